@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What the API answers. Names are pinned in docs/reference/api.md; JSON.encode writes them in snake_case.
+
+public struct AppView: Hashable, Codable, Sendable {
+    public enum Status: String, Codable, Sendable {
+        /// A rollout is under way.
+        case deploying
+        /// Every replica runs.
+        case running
+        /// Fewer replicas run than wanted; `reason` says why.
+        case degraded
+        /// The last rollout failed.
+        case failed
+        /// Every task finished and none is to be restarted.
+        case completed
+        /// Being deleted.
+        case deleting
+    }
+
+    public var name: String
+    public var namespace: String
+    /// Commit index of the last change, also its ETag.
+    public var version: UInt64
+    /// 1, 2, 3… per app.
+    public var release: Int
+    /// Of the app's first service.
+    public var image: String
+    public var status: Status
+    public var reason: Reason?
+    public var replicas: ReplicaCounts
+    public var vip: IPv4Address?
+    public var ports: [PortView]
+    public var services: [ServiceView]
+    public var rollout: RolloutView?
+    public var createdAt: Timestamp
+    public var updatedAt: Timestamp
+
+    public init(
+        name: String, namespace: String, version: UInt64, release: Int, image: String, status: Status, reason: Reason?,
+        replicas: ReplicaCounts, vip: IPv4Address?, ports: [PortView], services: [ServiceView], rollout: RolloutView?,
+        createdAt: Timestamp, updatedAt: Timestamp
+    ) {
+        self.name = name
+        self.namespace = namespace
+        self.version = version
+        self.release = release
+        self.image = image
+        self.status = status
+        self.reason = reason
+        self.replicas = replicas
+        self.vip = vip
+        self.ports = ports
+        self.services = services
+        self.rollout = rollout
+        self.createdAt = createdAt
+        self.updatedAt = updatedAt
+    }
+}
+
+public struct ReplicaCounts: Hashable, Codable, Sendable {
+    public var desired: Int
+    public var running: Int
+    public var ready: Int
+
+    public init(desired: Int, running: Int, ready: Int) {
+        self.desired = desired
+        self.running = running
+        self.ready = ready
+    }
+
+    public static func + (left: Self, right: Self) -> Self {
+        Self(
+            desired: left.desired + right.desired, running: left.running + right.running,
+            ready: left.ready + right.ready)
+    }
+}
+
+public struct PortView: Hashable, Codable, Sendable {
+    public var hostPort: UInt16?
+    public var containerPort: UInt16
+    public var `protocol`: PortProtocol
+    public var service: String
+
+    public init(hostPort: UInt16?, containerPort: UInt16, protocol: PortProtocol, service: String) {
+        self.hostPort = hostPort
+        self.containerPort = containerPort
+        self.protocol = `protocol`
+        self.service = service
+    }
+}
+
+public struct ServiceView: Hashable, Codable, Sendable {
+    public var name: String
+    public var app: String
+    public var namespace: String
+    public var version: UInt64
+    public var image: String
+    public var imageDigest: String
+    public var replicas: ReplicaCounts
+    public var vip: IPv4Address?
+    public var endpointMode: EndpointMode
+    /// Addresses in service now.
+    public var endpoints: [IPv4Address]
+    public var ports: [PortView]
+    public var reason: Reason?
+    public var spec: ServiceSpec
+
+    public init(
+        name: String, app: String, namespace: String, version: UInt64, image: String, imageDigest: String,
+        replicas: ReplicaCounts, vip: IPv4Address?, endpointMode: EndpointMode, endpoints: [IPv4Address],
+        ports: [PortView], reason: Reason?, spec: ServiceSpec
+    ) {
+        self.name = name
+        self.app = app
+        self.namespace = namespace
+        self.version = version
+        self.image = image
+        self.imageDigest = imageDigest
+        self.replicas = replicas
+        self.vip = vip
+        self.endpointMode = endpointMode
+        self.endpoints = endpoints
+        self.ports = ports
+        self.reason = reason
+        self.spec = spec
+    }
+}
+
+/// The last rollout of an app.
+public struct RolloutView: Hashable, Codable, Sendable {
+    public enum State: String, Codable, Sendable {
+        case running, succeeded
+        /// Failed, the new release stays.
+        case failed
+        /// Failed, the previous release runs again.
+        case rolledBack = "rolled_back"
+        /// A newer deploy took over.
+        case superseded
+    }
+
+    /// `/v1/operations/{id}`
+    public var id: String
+    public var state: State
+    public var release: Int
+    public var updated: Int
+    public var total: Int
+    public var reason: Reason?
+    /// The task that made it fail, for its logs.
+    public var failedTask: TaskID?
+    public var startedAt: Timestamp
+    public var endedAt: Timestamp?
+
+    public init(
+        id: String, state: State, release: Int, updated: Int, total: Int, reason: Reason?, failedTask: TaskID?,
+        startedAt: Timestamp, endedAt: Timestamp?
+    ) {
+        self.id = id
+        self.state = state
+        self.release = release
+        self.updated = updated
+        self.total = total
+        self.reason = reason
+        self.failedTask = failedTask
+        self.startedAt = startedAt
+        self.endedAt = endedAt
+    }
+}
+
+public struct OperationView: Hashable, Codable, Sendable {
+    public var id: String
+    /// `deploy`
+    public var kind: String
+    public var app: String
+    public var namespace: String
+    public var rollout: RolloutView
+
+    public init(id: String, kind: String, app: String, namespace: String, rollout: RolloutView) {
+        self.id = id
+        self.kind = kind
+        self.app = app
+        self.namespace = namespace
+        self.rollout = rollout
+    }
+}
+
+public struct TaskView: Hashable, Codable, Sendable {
+    public var id: TaskID
+    public var app: String
+    public var namespace: String
+    public var service: String
+    public var node: String
+    /// A `TaskState`, or `restarting` while a running task has no container.
+    public var state: String
+    public var ready: Bool
+    public var address: IPv4Address?
+    public var containerId: ContainerID?
+    public var pid: Int32?
+    public var restarts: Int
+    public var exitCode: Int?
+    public var reason: Reason?
+    public var image: String
+    public var release: Int
+    public var startedAt: Timestamp?
+    public var createdAt: Timestamp
+
+    public init(
+        id: TaskID, app: String, namespace: String, service: String, node: String, state: String, ready: Bool,
+        address: IPv4Address?, containerId: ContainerID?, pid: Int32?, restarts: Int, exitCode: Int?, reason: Reason?,
+        image: String, release: Int, startedAt: Timestamp?, createdAt: Timestamp
+    ) {
+        self.id = id
+        self.app = app
+        self.namespace = namespace
+        self.service = service
+        self.node = node
+        self.state = state
+        self.ready = ready
+        self.address = address
+        self.containerId = containerId
+        self.pid = pid
+        self.restarts = restarts
+        self.exitCode = exitCode
+        self.reason = reason
+        self.image = image
+        self.release = release
+        self.startedAt = startedAt
+        self.createdAt = createdAt
+    }
+}
+
+public struct NodeView: Hashable, Codable, Sendable {
+    public var id: NodeID
+    public var name: String
+    public var address: String
+    /// ready, suspect, down or drained.
+    public var state: String
+    /// voter, standby or observer.
+    public var role: String
+    public var leader: Bool
+    public var subnet: IPv4Subnet
+    public var labels: [String: String]
+    public var capacity: NodeResources
+    public var allocated: NodeResources
+    public var appliedIndex: UInt64
+    public var version: String
+    public var runtime: RuntimeInfo?
+
+    public init(
+        id: NodeID, name: String, address: String, state: String, role: String, leader: Bool, subnet: IPv4Subnet,
+        labels: [String: String], capacity: NodeResources, allocated: NodeResources, appliedIndex: UInt64,
+        version: String, runtime: RuntimeInfo?
+    ) {
+        self.id = id
+        self.name = name
+        self.address = address
+        self.state = state
+        self.role = role
+        self.leader = leader
+        self.subnet = subnet
+        self.labels = labels
+        self.capacity = capacity
+        self.allocated = allocated
+        self.appliedIndex = appliedIndex
+        self.version = version
+        self.runtime = runtime
+    }
+}
+
+public struct NodeResources: Hashable, Codable, Sendable {
+    public var cpuMillis: Int
+    public var memoryBytes: Int64
+    public var tasks: Int
+
+    public init(cpuMillis: Int, memoryBytes: Int64, tasks: Int) {
+        self.cpuMillis = cpuMillis
+        self.memoryBytes = memoryBytes
+        self.tasks = tasks
+    }
+}
+
+public struct VolumeView: Hashable, Codable, Sendable {
+    public var name: String
+    public var namespace: String
+    /// `local`
+    public var driver: String
+    public var node: String
+    public var path: String
+    /// Size limit; 0 when there is none.
+    public var sizeBytes: Int64
+    /// Nil where it was not measured (lists).
+    public var usedBytes: Int64?
+    /// Apps, sorted.
+    public var usedBy: [String]
+    public var createdAt: Timestamp
+
+    public init(
+        name: String, namespace: String, driver: String, node: String, path: String, sizeBytes: Int64,
+        usedBytes: Int64?, usedBy: [String], createdAt: Timestamp
+    ) {
+        self.name = name
+        self.namespace = namespace
+        self.driver = driver
+        self.node = node
+        self.path = path
+        self.sizeBytes = sizeBytes
+        self.usedBytes = usedBytes
+        self.usedBy = usedBy
+        self.createdAt = createdAt
+    }
+}
+
+public struct ConfigView: Hashable, Codable, Sendable {
+    public var name: String
+    public var namespace: String
+    public var data: String
+    /// The unique commit index of the write, also its ETag.
+    public var version: UInt64
+
+    public init(name: String, namespace: String, data: String, version: UInt64) {
+        self.name = name
+        self.namespace = namespace
+        self.data = data
+        self.version = version
+    }
+}
+
+/// A list with the applied index it was read at.
+public struct ItemList<Item: Codable & Hashable & Sendable>: Hashable, Codable, Sendable {
+    public var items: [Item]
+    public var index: UInt64
+
+    public init(items: [Item], index: UInt64) {
+        self.items = items
+        self.index = index
+    }
+}
+
+public struct StatusView: Hashable, Codable, Sendable {
+    public var node: String
+    public var role: String
+    public var term: UInt64
+    public var appliedIndex: UInt64
+    public var leader: String?
+    public var version: String
+    public var runtime: RuntimeInfo
+    public var apps: Int
+    public var tasksRunning: Int
+    public var uptimeSeconds: Int
+    /// What a person should look at: no space, runtime down, a port that could not be published.
+    public var conditions: [String]
+
+    public init(
+        node: String, role: String, term: UInt64, appliedIndex: UInt64, leader: String?, version: String,
+        runtime: RuntimeInfo, apps: Int, tasksRunning: Int, uptimeSeconds: Int, conditions: [String]
+    ) {
+        self.node = node
+        self.role = role
+        self.term = term
+        self.appliedIndex = appliedIndex
+        self.leader = leader
+        self.version = version
+        self.runtime = runtime
+        self.apps = apps
+        self.tasksRunning = tasksRunning
+        self.uptimeSeconds = uptimeSeconds
+        self.conditions = conditions
+    }
+}
+
+public struct MemberView: Hashable, Codable, Sendable {
+    public var id: NodeID
+    public var name: String
+    public var address: String
+    public var role: String
+    public var matchIndex: UInt64
+    public var lastContactMs: Int
+
+    public init(id: NodeID, name: String, address: String, role: String, matchIndex: UInt64, lastContactMs: Int) {
+        self.id = id
+        self.name = name
+        self.address = address
+        self.role = role
+        self.matchIndex = matchIndex
+        self.lastContactMs = lastContactMs
+    }
+}
+
+public struct ClusterView: Hashable, Codable, Sendable {
+    public var id: String
+    public var leader: String?
+    public var term: UInt64
+    public var commitIndex: UInt64
+    public var members: [MemberView]
+    public var nodes: Int
+
+    public init(id: String, leader: String?, term: UInt64, commitIndex: UInt64, members: [MemberView], nodes: Int) {
+        self.id = id
+        self.leader = leader
+        self.term = term
+        self.commitIndex = commitIndex
+        self.members = members
+        self.nodes = nodes
+    }
+}
+
+public struct VersionView: Hashable, Codable, Sendable {
+    public var version: String
+    public var api: String
+
+    public init(version: String, api: String) {
+        self.version = version
+        self.api = api
+    }
+}
+
+/// The answer of `POST /v1/query`: at most 10,000 rows, cells as text, numbers and null.
+public struct QueryView: Hashable, Codable, Sendable {
+    public var columns: [String]
+    public var rows: [[QueryCell]]
+    public var truncated: Bool
+
+    public init(columns: [String], rows: [[QueryCell]], truncated: Bool) {
+        self.columns = columns
+        self.rows = rows
+        self.truncated = truncated
+    }
+}
+
+public enum QueryCell: Hashable, Codable, Sendable {
+    case null
+    case integer(Int64)
+    case real(Double)
+    case text(String)
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if container.decodeNil() {
+            self = .null
+        } else if let value = try? container.decode(Int64.self) {
+            self = .integer(value)
+        } else if let value = try? container.decode(Double.self) {
+            self = .real(value)
+        } else {
+            self = .text(try container.decode(String.self))
+        }
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .null: try container.encodeNil()
+        case .integer(let value): try container.encode(value)
+        case .real(let value): try container.encode(value)
+        case .text(let value): try container.encode(value)
+        }
+    }
+}

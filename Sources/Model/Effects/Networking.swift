@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Links, routes, namespaces and balancing rules of one node.
+///
+/// Every method is idempotent: it leads to the state it names from whatever it finds. Errors conform to `ReasonError`.
+public protocol Networking: Sendable {
+    /// Makes the node ready: sysctls, gateway and name server addresses on `lo`, the route of the VIP range, the
+    /// table with its chains. Refuses ranges that overlap a route of the host.
+    func prepare(_ node: NodeNetwork) async throws
+
+    /// Gives a task its namespace with one interface. Same task, same address: returns what exists.
+    func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment
+
+    /// Removes namespace, interface, routes and open connections of a task. No error when there is nothing.
+    func detach(task: TaskID) async throws
+
+    /// Tasks that have anything left here, sorted; found in the kernel, not remembered.
+    func attachedTasks() async throws -> [TaskID]
+
+    /// Makes the rules equal to `table` in one transaction, holding a reservation of each published port.
+    /// Returns the ports that could not be reserved because a program of the host listens there; those are not published.
+    func program(_ table: BalancingTable) async throws -> [PublishedPort]
+
+    /// Those of `ports` a program of the host listens on, for a clear refusal before anything is changed.
+    func portsInUse(_ ports: [PublishedPort]) async -> [PublishedPort]
+
+    /// Removes everything `prepare` and `program` made.
+    func tearDown() async throws
+}
+
+public struct NodeNetwork: Hashable, Codable, Sendable {
+    public var subnet: IPv4Subnet
+    public var ranges: AddressRanges
+
+    public init(subnet: IPv4Subnet, ranges: AddressRanges) {
+        self.subnet = subnet
+        self.ranges = ranges
+    }
+}
+
+public struct AttachmentRequest: Hashable, Codable, Sendable {
+    public var task: TaskID
+    public var address: IPv4Address
+
+    public init(task: TaskID, address: IPv4Address) {
+        self.task = task
+        self.address = address
+    }
+}
+
+public struct NetworkAttachment: Hashable, Codable, Sendable {
+    /// Nil in a simulated network.
+    public var namespacePath: String?
+    public var interface: String
+    public var address: IPv4Address
+
+    public init(namespacePath: String?, interface: String, address: IPv4Address) {
+        self.namespacePath = namespacePath
+        self.interface = interface
+        self.address = address
+    }
+}
+
+/// All the balancing of a node as one value, made by a pure function of the applied state.
+public struct BalancingTable: Hashable, Codable, Sendable {
+    /// Applied index this was made from.
+    public var index: UInt64
+    /// Sorted by vip.
+    public var services: [BalancedService]
+
+    public init(index: UInt64, services: [BalancedService]) {
+        self.index = index
+        self.services = services
+    }
+
+    public static let empty = BalancingTable(index: 0, services: [])
+}
+
+/// A VIP reaches its endpoints on every port and protocol; a published port reaches one port of them.
+public struct BalancedService: Hashable, Codable, Sendable {
+    public var vip: IPv4Address
+    /// In service, sorted. Empty: connections are refused at once, not left to time out.
+    public var endpoints: [IPv4Address]
+    public var ports: [PublishedPort]
+
+    public init(vip: IPv4Address, endpoints: [IPv4Address], ports: [PublishedPort]) {
+        self.vip = vip
+        self.endpoints = endpoints
+        self.ports = ports
+    }
+}
+
+public struct PublishedPort: Hashable, Comparable, Codable, Sendable, CustomStringConvertible {
+    public var hostPort: UInt16
+    public var containerPort: UInt16
+    public var `protocol`: PortProtocol
+
+    public init(hostPort: UInt16, containerPort: UInt16, protocol: PortProtocol) {
+        self.hostPort = hostPort
+        self.containerPort = containerPort
+        self.protocol = `protocol`
+    }
+
+    public static func < (left: Self, right: Self) -> Bool {
+        (left.hostPort, left.protocol.rawValue, left.containerPort)
+            < (right.hostPort, right.protocol.rawValue, right.containerPort)
+    }
+    public var description: String { "\(hostPort):\(containerPort)/\(`protocol`.rawValue)" }
+}

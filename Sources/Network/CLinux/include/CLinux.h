@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// Moves the calling thread into the network namespace behind `fd`. 0 or -errno.
+int hm_setns_net(int fd);
+/// Gives the calling thread a new, empty network namespace. 0 or -errno.
+int hm_unshare_net(void);
