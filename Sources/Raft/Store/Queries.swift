@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-public import GRDB
+internal import GRDB
 public import Model
 
-/// Reads of the applied state. Each takes the connection it reads on, so that several of them see one moment.
-public enum Queries {
-    public static func meta(_ db: Database) throws -> MetaRow { try StateMachine.meta(db) }
+/// The applied state at one moment: all reads of one view see the same index.
+public struct StateView {
+    let db: Database
 
-    public static func nodes(_ db: Database) throws -> [NodeRow] {
+    public func meta() throws -> MetaRow { try StateMachine.meta(db) }
+
+    public func nodes() throws -> [NodeRow] {
         try db.rows("SELECT * FROM nodes ORDER BY name").map(NodeRow.init)
     }
 
-    public static func apps(_ db: Database, namespace: String? = nil) throws -> [AppRow] {
+    public func apps(namespace: String? = nil) throws -> [AppRow] {
         try db.rows(
             "SELECT * FROM apps WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]
         ).map(AppRow.init)
     }
 
-    public static func app(_ db: Database, _ key: ObjectKey) throws -> AppRow? {
+    public func app(_ key: ObjectKey) throws -> AppRow? {
         try db.row("SELECT * FROM apps WHERE namespace = ? AND name = ?", [key.namespace, key.name]).map(AppRow.init)
     }
 
     /// All services of an app, or of every app; also those leaving it.
-    public static func services(
-        _ db: Database, namespace: String? = nil, app: String? = nil
+    public func services(
+        namespace: String? = nil, app: String? = nil
     ) throws -> [ServiceRow] {
         try db.rows(
             """
@@ -33,69 +35,69 @@ public enum Queries {
     }
 
     /// Oldest first.
-    public static func tasks(_ db: Database, app key: ObjectKey) throws -> [TaskRow] {
+    public func tasks(app key: ObjectKey) throws -> [TaskRow] {
         try db.rows(
             "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence", [key.namespace, key.name]
         ).map(TaskRow.init)
     }
 
-    public static func tasks(_ db: Database, namespace: String? = nil) throws -> [TaskRow] {
+    public func tasks(namespace: String? = nil) throws -> [TaskRow] {
         try db.rows(
             "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
             [namespace]
         ).map(TaskRow.init)
     }
 
-    public static func task(_ db: Database, _ id: TaskID) throws -> TaskRow? {
+    public func task(_ id: TaskID) throws -> TaskRow? {
         try db.row("\(TaskRow.select) WHERE t.id = ?", [id.raw]).map(TaskRow.init)
     }
 
     /// At most two: enough to know whether a prefix is unique.
-    public static func tasks(_ db: Database, prefix: String) throws -> [TaskRow] {
+    public func tasks(prefix: String) throws -> [TaskRow] {
         try db.rows(
             "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2", [prefix, prefix]
         ).map(TaskRow.init)
     }
 
     /// Tasks of one node that have not ended, by id.
-    public static func livingTasks(_ db: Database, node: NodeID) throws -> [TaskRow] {
+    public func livingTasks(node: NodeID) throws -> [TaskRow] {
         try db.rows(
             "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id", [node.raw]
         ).map(TaskRow.init)
     }
 
     /// Ids of every task of a node that still has a row: their logs are kept.
-    public static func taskIDs(_ db: Database, node: NodeID) throws -> [TaskID] {
+    public func taskIDs(node: NodeID) throws -> [TaskID] {
         try db.rows("SELECT id FROM tasks WHERE node = ? ORDER BY id", [node.raw]).map { TaskID($0.text("id")) }
     }
 
-    public static func rollout(_ db: Database, app key: ObjectKey) throws -> RolloutRow? {
+    public func rollout(app key: ObjectKey) throws -> RolloutRow? {
         try db.row(
             "SELECT * FROM rollouts WHERE namespace = ? AND app = ? ORDER BY sequence DESC LIMIT 1",
             [key.namespace, key.name]
         ).map(RolloutRow.init)
     }
 
-    public static func rollout(_ db: Database, id: String) throws -> RolloutRow? {
+    public func rollout(id: String) throws -> RolloutRow? {
         try db.row("SELECT * FROM rollouts WHERE id = ?", [id]).map(RolloutRow.init)
     }
 
-    public static func ports(_ db: Database) throws -> [PortRow] {
+    public func ports() throws -> [PortRow] {
         try db.rows("SELECT * FROM published_ports ORDER BY protocol, host_port").map(PortRow.init)
     }
 
-    public static func volumes(_ db: Database, namespace: String? = nil) throws -> [VolumeRow] {
+    public func volumes(namespace: String? = nil) throws -> [VolumeRow] {
         try db.rows(
             "SELECT * FROM volumes WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]
-        ).map { try volume(db, $0) }
+        ).map { try volume(row: $0) }
     }
 
-    public static func volume(_ db: Database, _ key: ObjectKey) throws -> VolumeRow? {
+    public func volume(_ key: ObjectKey) throws -> VolumeRow? {
         try db.row("SELECT * FROM volumes WHERE namespace = ? AND name = ?", [key.namespace, key.name])
-            .map { try volume(db, $0) }
+            .map { try volume(row: $0) }
     }
 
-    private static func volume(_ db: Database, _ row: Row) throws -> VolumeRow {
+    private func volume(row: Row) throws -> VolumeRow {
         let key = ObjectKey(namespace: row.text("namespace"), name: row.text("name"))
         let users = try db.rows(
             "SELECT app FROM volume_users WHERE namespace = ? AND volume = ? ORDER BY app", [key.namespace, key.name]
@@ -106,7 +108,7 @@ public enum Queries {
             users: users)
     }
 
-    public static func configs(_ db: Database, namespace: String? = nil, prefix: String = "") throws -> [ConfigView] {
+    public func configs(namespace: String? = nil, prefix: String = "") throws -> [ConfigView] {
         try db.rows(
             """
             SELECT * FROM configs WHERE namespace = coalesce(?, namespace) AND substr(name, 1, length(?)) = ?
@@ -115,19 +117,19 @@ public enum Queries {
         ).map(config)
     }
 
-    public static func config(_ db: Database, _ key: ObjectKey) throws -> ConfigView? {
+    public func config(_ key: ObjectKey) throws -> ConfigView? {
         try db.row("SELECT * FROM configs WHERE namespace = ? AND name = ?", [key.namespace, key.name]).map(config)
     }
 
-    private static func config(_ row: Row) -> ConfigView {
+    private func config(_ row: Row) -> ConfigView {
         ConfigView(
             name: row.text("name"), namespace: row.text("namespace"), data: row.text("data"),
             version: row.index("version"))
     }
 
     /// Addresses in use and resting, for placement.
-    public static func addresses(
-        _ db: Database, in subnet: IPv4Subnet
+    public func addresses(
+        in subnet: IPv4Subnet
     ) throws -> (used: Set<IPv4Address>, released: [IPv4Address: Timestamp]) {
         var used: Set<IPv4Address> = []
         var released: [IPv4Address: Timestamp] = [:]

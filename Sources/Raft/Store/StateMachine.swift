@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-public import GRDB
+internal import GRDB
 internal import Model
 internal import FoundationEssentials
 
@@ -9,7 +9,7 @@ internal import FoundationEssentials
 /// here is a function of the commands: no clock, no randomness, every SELECT that feeds a decision is ordered.
 public final class StateMachine: Sendable {
     /// Readers may use it at any time; only `apply` writes.
-    public let database: any DatabaseWriter
+    let database: any DatabaseWriter
 
     /// A write cannot be taken because the disk or the file is at its end; says which file.
     public struct Failure: Error, Sendable, CustomStringConvertible {
@@ -51,7 +51,15 @@ public final class StateMachine: Sendable {
         }
     }
 
-    public func meta() throws -> MetaRow { try database.read { db in try StateMachine.meta(db) } }
+    /// Reads on the calling thread: for the owner of the core, which may block.
+    public func read<Value>(_ body: (StateView) throws -> Value) throws -> Value {
+        try database.read { db in try body(StateView(db: db)) }
+    }
+
+    /// Reads on a reader's thread, for callers that must not block.
+    public func read<Value: Sendable>(_ body: @escaping @Sendable (StateView) throws -> Value) async throws -> Value {
+        try await database.read { db in try body(StateView(db: db)) }
+    }
 
     static func meta(_ db: Database) throws -> MetaRow {
         guard let row = try Row.fetchOne(db, sql: "SELECT * FROM meta"),
