@@ -113,6 +113,7 @@ public struct NodeReconciler: Sendable {
 
     /// Every rule of this node now follows the state at `index`.
     public mutating func programmed(_ index: UInt64) { programmedIndex = max(programmedIndex, index) }
+    public func hasProgrammed(_ index: UInt64) -> Bool { programmedIndex >= index }
 
     // MARK: - Observed
 

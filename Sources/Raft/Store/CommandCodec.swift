@@ -55,7 +55,7 @@ extension Command {
         guard version == Self.formatVersion else { throw Unknown(version: version, kind: kind, detail: "format") }
         do {
             func body<Body: Codable>(_ type: Body.Type, _ wrap: (Body) -> Change) throws -> Command {
-                let envelope = try JSON.decode(Envelope<Body>.self, from: Data(bytes[4...]))
+                let envelope = try JSON.decodeExact(Envelope<Body>.self, from: Data(bytes[4...]))
                 return Command(
                     request: envelope.request, at: Timestamp(milliseconds: envelope.at), change: wrap(envelope.body))
             }
@@ -88,7 +88,7 @@ extension Command {
     }
 
     private func encoded(_ kind: UInt16, _ body: some Codable) throws -> [UInt8] {
-        let json = try JSON.encode(Envelope(request: request, at: at.milliseconds, body: body))
+        let json = try JSON.encodeExact(Envelope(request: request, at: at.milliseconds, body: body))
         var bytes: [UInt8] = []
         bytes.reserveCapacity(4 + json.count)
         bytes.append(UInt8(Self.formatVersion >> 8))
