@@ -54,7 +54,7 @@ public final class LogFile {
         segments = found.segments
         tail = found.tail
         next = NextSegment(capacity: segmentBytes)
-        recordBytesMax = segmentBytes - SegmentHeader.recordBytes - 2 * Record.headerBytes - 8
+        recordBytesMax = segmentBytes - SegmentHeader.recordBytes - SegmentSeal.recordBytes - Record.totalBytes(payload: 8)
         recovered = Recovered(
             hardState: found.map.hardState,
             extent: found.map.extent,
@@ -181,7 +181,7 @@ public final class LogFile {
 
     /// Goes to the next segment when a record of `bytes` and the seal do not fit this one any more.
     private func makeRoom(for bytes: Int) throws(LogError) {
-        if tail.end > 0, tail.end + bytes + Record.headerBytes > tail.capacity {
+        if tail.end > 0, tail.end + bytes + SegmentSeal.recordBytes > tail.capacity {
             // First the room, then the seal: a full disk must leave this segment open.
             do {
                 while !next.isReady { try next.advance(in: directory, as: tail.sequence + 1) }
@@ -190,15 +190,8 @@ public final class LogFile {
                 isShortOfSpace = error.isNoSpace
                 throw error.isNoSpace ? .noSpace(error) : die(error)
             }
-            try putSynced(
-                Record(
-                    kind: .seal,
-                    term: map.last.term,
-                    firstIndex: map.last.index + 1,
-                    payload: [],
-                    previousSum: tail.sum
-                )
-            )
+            let seal = SegmentSeal(last: map.last, nextCapacity: next.capacity)
+            try putSynced(seal.record(previousSum: tail.sum))
             let sequence = tail.sequence + 1
             guard let storage = next.take() else { preconditionFailure("segment \(sequence) is not ready") }
             tail = TailSegment(sequence: sequence, storage: storage, capacity: next.capacity, end: 0, sum: tail.sum)

@@ -23,6 +23,8 @@ struct LogRecovery {
         var open: (sequence: UInt64, content: ArraySlice<UInt8>, capacity: Int)?
         /// A segment made ahead and not yet begun.
         var spare: UInt64?
+        /// Size of the segment after the last sealed one.
+        var nextCapacity: Int?
         var cutTornTail = false
     }
 
@@ -77,9 +79,9 @@ struct LogRecovery {
         switch Record.parse(bytes, at: 0) {
         case .record(let record): start = record
         case .end, .bad:
-            guard scan != nil, isLast, isTorn(bytes, at: 0, extent: SegmentHeader.recordBytes) else {
-                throw .damaged("segment \(sequence) has no header")
-            }
+            guard isLast, let promised = scan?.nextCapacity, promised == bytes.count,
+                isTorn(bytes, at: 0, extent: SegmentHeader.recordBytes)
+            else { throw .damaged("segment \(sequence) has no header") }
             scan?.open = (sequence, [], segmentBytes)
             return
         }
@@ -111,9 +113,11 @@ struct LogRecovery {
             case .record(let record):
                 guard record.previousSum == scan.sum else { throw .damaged("\(place): broken chain") }
                 scan.sum = record.sum
-                if record.kind == .seal {
-                    guard record.firstIndex == scan.map.last.index + 1, bytes[(offset + record.totalBytes)...].isZero
-                    else { throw .damaged("\(place): seal before the end") }
+                if let seal = SegmentSeal(record) {
+                    guard seal.last == scan.map.last, bytes[(offset + record.totalBytes)...].isZero else {
+                        throw .damaged("\(place): seal before the end")
+                    }
+                    scan.nextCapacity = seal.nextCapacity
                     return
                 }
                 guard let batch = Batch(record) else { throw .damaged("\(place): not a batch of entries") }
