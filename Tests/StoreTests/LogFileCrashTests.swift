@@ -38,9 +38,9 @@ private struct CrashRun {
     }
 
     mutating func run() throws {
-        for life in 0..<5 {
+        for life in 0..<4 {
             // The last life ends well, so that every seed is checked to the end.
-            if life < 4 { disk.crashAfter = Int.random(in: 1...(life == 0 ? 20 : 60), using: &random) }
+            if life < 3 { disk.crashAfter = Int.random(in: 1...(life == 0 ? 20 : 60), using: &random) }
             do {
                 try live()
             } catch {
@@ -54,7 +54,7 @@ private struct CrashRun {
 
     private mutating func live() throws {
         let log = try openAndCheck()
-        for _ in 0..<30 {
+        for _ in 0..<20 {
             switch Int.random(in: 0..<10, using: &random) {
             case 0..<6: try append(log)
             case 6: if log.wantsPreparation { try log.prepare() }
@@ -88,7 +88,8 @@ private struct CrashRun {
             term += 1
         }
         if durable.hardState.term < term || random.oneIn(4) {
-            let commit = UInt64.random(in: committed...max(committed, min(last, UInt64(durable.entries.count))), using: &random)
+            let commit = UInt64.random(
+                in: committed...max(committed, min(last, UInt64(durable.entries.count))), using: &random)
             write.hardState = HardState(term: term, vote: Bool.random(using: &random) ? 7 : nil, commit: commit)
         }
         let count = Int.random(in: 0...3, using: &random)
@@ -125,11 +126,12 @@ private struct CrashRun {
 }
 
 @Suite struct LogFileCrashTests {
-    @Test func `two thousand seeds of crashes lose no synced write and keep an unsynced one whole or not at all`() throws {
+    @Test(arguments: 0..<4)
+    func `no crash loses a synced write, and one under way is there whole or not at all`(quarter: UInt64) throws {
         var cuts = 0
         var crashes = 0
         var segments = 0
-        for seed in UInt64(1)...2_000 {
+        for seed in quarter * 500..<(quarter + 1) * 500 {
             var run = CrashRun(seed: seed)
             do { try run.run() } catch { Issue.record("seed \(seed): \(error)") }
             cuts += run.cuts
@@ -137,6 +139,6 @@ private struct CrashRun {
             segments = max(segments, run.segmentsSeen)
         }
         // A simulation that never tears or rotates would prove nothing.
-        #expect(cuts > 100 && crashes > 4_000 && segments >= 3, "\(cuts) cuts, \(crashes) crashes, \(segments) segments")
+        #expect(cuts > 25 && crashes > 700 && segments >= 3, "\(cuts) cuts, \(crashes) crashes, \(segments) segments")
     }
 }

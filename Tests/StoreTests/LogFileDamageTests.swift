@@ -58,7 +58,7 @@ private struct SmallLog {
         for name in small.disk.fileNames {
             let content = try #require(small.disk.content(name))
             for offset in content.indices {
-                for mask in [UInt8(0x01), 0x80, 0xFF] {
+                for mask in [UInt8(0x01), 0xFF] {
                     var flipped = content
                     flipped[offset] ^= mask
                     let found = try small.entriesFound(name, replacedBy: flipped, minimum: 0)
@@ -80,7 +80,8 @@ private struct SmallLog {
         }
     }
 
-    @Test func `zeroes from any place on lose at most the last record, and none that is known to be committed`() throws {
+    @Test func `zeroes from any place on lose at most the last record, and none that is known to be committed`() throws
+    {
         let small = try SmallLog(batches: 5)
         let name = try #require(small.disk.fileNames.last)
         let content = try #require(small.disk.content(name))
@@ -104,7 +105,7 @@ private struct SmallLog {
     }
 
     @Test func `a record torn at a sector is cut off, and the next append takes its place`() throws {
-        let small = try SmallLog(batches: 3)
+        let small = try SmallLog(batches: 1)
         let name = try #require(small.disk.fileNames.first)
         let before = try #require(small.disk.content(name))
         let log = try small.open()
@@ -119,6 +120,6 @@ private struct SmallLog {
         #expect(again.extent.last.index == UInt64(small.entries.count))
         try again.append(Write(entries: added))
         try again.sync()
-        #expect(try allEntries(try small.open(minimum: 4)) == small.entries + added)
+        #expect(try allEntries(try small.open(minimum: 2)) == small.entries + added)
     }
 }

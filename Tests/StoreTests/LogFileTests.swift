@@ -91,6 +91,16 @@ internal import Testing
         #expect(try allEntries(last) == new)
     }
 
+    @Test func `reads pass over entries a truncation without replacement made void`() throws {
+        let log = try open(segmentBytes: 8 << 10)
+        try write(log, commands(from: 1, count: 6), hardState: HardState(term: 1))
+        try log.append(Write(truncateFrom: 4))
+        let new = commands(from: 4, count: 3, term: 1, bytes: 25)
+        try write(log, new)
+        #expect(try allEntries(log) == commands(from: 1, count: 3) + new)
+        #expect(try allEntries(try open(segmentBytes: 8 << 10)) == commands(from: 1, count: 3) + new)
+    }
+
     @Test func `a full disk refuses the append and leaves the log usable`() throws {
         disk.capacityBytes = 2_500
         let log = try open()

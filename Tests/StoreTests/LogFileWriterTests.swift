@@ -91,7 +91,8 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
         let writer = try LogWriter(log: log, queueBytesMax: 2_000) { reports.take($0) }
         #expect(throws: LogError.self) {
             for index in UInt64(1)... {
-                try writer.submit(Write(hardState: HardState(term: 1), entries: commands(from: index, count: 1, bytes: 900)))
+                try writer.submit(
+                    Write(hardState: HardState(term: 1), entries: commands(from: index, count: 1, bytes: 900)))
             }
         }
         writer.shutdown()
@@ -103,7 +104,8 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
         let disk = SimulatedDisk(seed: 4)
         let reports = Reports()
         let log = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: .segments(4 << 10))
-        disk.failingWrites = 1
+        // The thread's first try to prepare a segment meets the first one.
+        disk.failingWrites = 2
         let writer = try LogWriter(log: log) { reports.take($0) }
         try writer.submit(Write(hardState: HardState(term: 1), entries: commands(from: 1, count: 1, bytes: 1_500)))
         let deadline = ContinuousClock.now + .seconds(20)

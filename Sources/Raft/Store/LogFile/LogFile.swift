@@ -54,7 +54,8 @@ public final class LogFile {
         segments = found.segments
         tail = found.tail
         next = NextSegment(capacity: segmentBytes)
-        recordBytesMax = segmentBytes - SegmentHeader.recordBytes - SegmentSeal.recordBytes - Record.totalBytes(payload: 8)
+        recordBytesMax =
+            segmentBytes - SegmentHeader.recordBytes - SegmentSeal.recordBytes - Record.totalBytes(payload: 8)
         recovered = Recovered(
             hardState: found.map.hardState,
             extent: found.map.extent,
@@ -80,7 +81,8 @@ public final class LogFile {
         let batch = Batch(
             hardState: write.hardState,
             truncation: try write.truncateFrom.map { from throws(LogError) in
-                precondition(from > map.base.index && from <= map.last.index + 1, "truncate from \(from): \(map.extent)")
+                precondition(
+                    from > map.base.index && from <= map.last.index + 1, "truncate from \(from): \(map.extent)")
                 guard let term = map.term(at: from - 1) else { throw .notAvailable(from - 1, map.extent) }
                 return Batch.Truncation(from: from, previousTerm: term)
             },
@@ -146,7 +148,9 @@ public final class LogFile {
         try checkAlive()
         try sync()
         // The hard state lives on in the next segment's header, which must be there.
-        while segments.count > 2 || segments.count == 2 && tail.end > 0, map.isSpent(segment: segments[0], through: index) {
+        while segments.count > 2 || segments.count == 2 && tail.end > 0,
+            map.isSpent(segment: segments[0], through: index)
+        {
             do {
                 try directory.remove(SegmentName.of(segments[0]))
                 try directory.sync()

@@ -13,6 +13,8 @@ struct LogMap {
         var segment: UInt64
         var offset: Int
         var bytes: Int
+        /// A truncation came after it: what follows in the file is void, so that it must not grow.
+        var isClosed = false
     }
 
     static let runBytes = 64 << 10
@@ -53,7 +55,8 @@ struct LogMap {
         }
         last = end.position
         let current = runs.count - 1
-        if current >= 0, runs[current].segment == segment, runs[current].bytes < Self.runBytes, batch.truncation == nil {
+        if current >= 0, runs[current].segment == segment, runs[current].bytes < Self.runBytes, !runs[current].isClosed
+        {
             runs[current].last = end.index
             runs[current].bytes = offset + bytes - runs[current].offset
         } else {
@@ -91,7 +94,10 @@ struct LogMap {
         }
         terms.removeAll { $0.index > keep }
         runs.removeAll { $0.first > keep }
-        if let run = runs.last, run.last > keep { runs[runs.count - 1].last = keep }
+        if let run = runs.last {
+            runs[runs.count - 1].last = min(run.last, keep)
+            runs[runs.count - 1].isClosed = true
+        }
         last = LogPosition(index: keep, term: truncation.previousTerm)
     }
 

@@ -47,16 +47,19 @@ final class LogQueue: @unchecked Sendable {
     /// Runs `body` on a thread of its own; it ends when `take` returns nil.
     func start(_ body: @escaping @Sendable () -> Void) throws(LogError) {
         isRunning = true
-        let work = Unmanaged.passRetained(ThreadBody { [self] in
-            body()
-            locked { isRunning = false }
-        })
+        let work = Unmanaged.passRetained(
+            ThreadBody { [self] in
+                body()
+                locked { isRunning = false }
+            })
         var thread = pthread_t()
-        let status = pthread_create(&thread, nil, { context in
-            guard let context else { return nil }
-            Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run()
-            return nil
-        }, work.toOpaque())
+        let status = pthread_create(
+            &thread, nil,
+            { context in
+                guard let context else { return nil }
+                Unmanaged<ThreadBody>.fromOpaque(context).takeRetainedValue().run()
+                return nil
+            }, work.toOpaque())
         guard status == 0 else {
             work.release()
             isRunning = false
