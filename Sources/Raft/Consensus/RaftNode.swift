@@ -172,7 +172,8 @@ public struct RaftNode: Sendable {
         if case .leader(let firstIndex) = role {
             // The only voter is the quorum. Entries before `firstIndex` are of earlier terms and commit with it.
             if durableIndex >= firstIndex { commitIndex = max(commitIndex, durableIndex) }
-        } else if role == .candidate, let proof = receipt.hardState, proof.term == term, proof.vote == configuration.id {
+        } else if role == .candidate, let proof = receipt.hardState, proof.term == term, proof.vote == configuration.id
+        {
             lead(&output)
         }
     }
