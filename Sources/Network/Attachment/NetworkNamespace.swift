@@ -17,6 +17,12 @@ enum NetworkNamespace {
         guard status == 0 else { throw .system("cannot enter the network namespace `\(path)`", errno: -status) }
     }
 
+    /// Moves the calling thread, which must be one of `Threads`, into an empty namespace that nobody else is in.
+    static func enterNew() throws(NetworkError) {
+        let status = hm_unshare_net()
+        guard status == 0 else { throw .system("cannot make a network namespace", errno: -status) }
+    }
+
     /// Runs `body` on a thread inside the namespace of `path`.
     static func run<Value: Sendable>(
         in path: String,
@@ -34,8 +40,7 @@ enum NetworkNamespace {
         if exists(path) { return }
         do { _ = try Descriptor(opening: path, O_RDONLY | O_CREAT, mode: 0o600) }
         try Threads.run { () throws(NetworkError) in
-            let status = hm_unshare_net()
-            guard status == 0 else { throw .system("cannot make a network namespace", errno: -status) }
+            try enterNew()
             guard mount(selfPath, path, nil, UInt(MS_BIND), nil) == 0 else {
                 throw .system("cannot mount a network namespace at `\(path)`", errno: errno)
             }
