@@ -8,8 +8,9 @@ public import Model
 /// protocol 111. One daemon per network namespace. Everything runs on one thread, in the order it was asked for.
 /// Errors are `NetworkError`.
 ///
-/// Cost, measured on a busy two-core machine: attach about 3 ms, detach about 25 ms (the kernel waits for readers),
-/// a change of one endpoint below 1 ms.
+/// Cost, measured in a debug build on a busy two-core machine with 1,000 services: attach 3 ms, detach 35 ms (the
+/// kernel waits for readers), a change of one endpoint 3 ms and 7 ms more for a walk of the connection table when one
+/// left.
 public final class KernelNetworking: Networking {
     private let engine: NetworkEngine
 
@@ -45,7 +46,8 @@ public final class KernelNetworking: Networking {
     /// Writes what differs from the last table; everything, still in one transaction, the first time and when the
     /// differences are refused. UDP flows to endpoints that left are cut, TCP connections are not.
     ///
-    /// An endpoint past the 1000th of a service gets no connections. A port two services publish goes to the one with
+    /// Without an endpoint TCP is reset and UDP answered with an ICMP error at once; a program of the node itself that
+    /// sends a datagram to such a VIP gets EPERM. An endpoint past the 1000th of a service gets no connections. A port two services publish goes to the one with
     /// the lower VIP and is returned for the other.
     public func program(_ table: BalancingTable) async throws -> [PublishedPort] { try await engine.program(table) }
 

@@ -152,12 +152,9 @@ actor NetworkEngine {
         ports.release { published[$0] == nil }
 
         if before.map({ $0.leavesFlows(state) }) ?? true {
-            // A busy UDP flow never expires; pings are the same. TCP ends by itself, or with `detach`.
-            for number in [PortKey.udpNumber, UInt8(IPPROTO_ICMP)] {
-                try handles.flows.delete(.ofProtocol(number)) { flow in
-                    flow.protocolNumber == number
-                        && state.isStale(flow, published: published, ranges: node.ranges)
-                }
+            // A busy UDP flow never expires. TCP ends by itself, or with `detach`. Costs a walk of the kernel's table.
+            try handles.flows.delete(.ofProtocol(PortKey.udpNumber)) { flow in
+                state.isStale(flow, published: published, ranges: node.ranges)
             }
         }
         return (Array(refused) + doubled).sorted()

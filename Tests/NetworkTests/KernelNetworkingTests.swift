@@ -161,7 +161,11 @@ extension RealNetwork {
                     ]
                     for (place, address, port) in tries {
                         let (errno, time) = try refusal(kind, from: place, address, port)
-                        #expect(errno == ECONNREFUSED, "\(kind) \(address):\(port) from \(place)")
+                        // A datagram refused where it was sent never leaves `send`: the kernel says so in this way.
+                        let isLocalDatagram = kind == .udp && place == node.inside && address == node.vip(2)
+                        #expect(
+                            errno == (isLocalDatagram ? EPERM : ECONNREFUSED),
+                            "\(kind) \(address):\(port) from \(place)")
                         #expect(time < .milliseconds(500), "\(kind) \(address):\(port) from \(place)")
                     }
                 }

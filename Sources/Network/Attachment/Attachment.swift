@@ -15,7 +15,7 @@ struct Attachment {
     /// Handle of the namespace.
     let path: String
 
-    /// Makes what is missing; builds the pair anew if what is there is not the two ends of one pair with this address.
+    /// Makes what is missing; builds the pair anew if what is there is not the two ends of one pair with these addresses.
     /// - Parameter source: the node's own address among the containers'.
     /// - Returns: the node's end.
     func ensure(_ socket: borrowing NetlinkSocket, source: IPv4Address) throws(NetworkError) {
@@ -23,7 +23,9 @@ struct Attachment {
         let inside = try NetworkNamespace.run(in: path) { () throws(NetworkError) in try Inside.look() }
         let outside = try socket.link(named: name.description)
         let link: Link
-        if let outside, inside.isPeer(of: outside), inside.addresses.allSatisfy({ $0 == address }) {
+        if let outside, inside.isPeer(of: outside), outside.hardware == .gateway,
+            inside.interface?.hardware == .container(address), inside.addresses.allSatisfy({ $0 == address })
+        {
             link = outside
         } else {
             link = try rebuild(socket, outside: outside, inside: inside)

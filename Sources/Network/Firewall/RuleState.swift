@@ -58,16 +58,15 @@ struct RuleState: Equatable, Sendable {
         }
     }
 
-    /// True for a flow this state would not make: it goes to an endpoint that left, or past the balancing to the host.
+    /// True for a UDP flow this state would not make: to an endpoint that left, or past the balancing to the host.
     ///
-    /// TCP is left alone: a connection ends when one of its ends does, and draining relies on it.
+    /// Others are left alone: a TCP connection ends when one of its ends does, and draining relies on it.
     func isStale(_ flow: Flow, published: [PortKey: BalancedService], ranges: AddressRanges) -> Bool {
-        guard flow.protocolNumber != PortKey.tcpNumber else { return false }
+        guard flow.protocolNumber == PortKey.udpNumber else { return false }
         if ranges.virtual.contains(flow.destination) {
             return services[flow.destination]?.endpoints.contains(flow.answering) != true
         }
         let service = published[PortKey(hostPort: flow.destinationPort, protocol: .udp)]
-        guard flow.protocolNumber == PortKey.udpNumber else { return false }
         if flow.isTranslated {
             guard ranges.containers.contains(flow.answering) else { return false }
             let goal = service?.ports.first { $0.hostPort == flow.destinationPort && $0.protocol == .udp }
@@ -87,7 +86,6 @@ struct RuleState: Equatable, Sendable {
 
 /// What a host can give only once.
 struct PortKey: Hashable, Sendable {
-    static let tcpNumber: UInt8 = 6
     static let udpNumber: UInt8 = 17
 
     var hostPort: UInt16

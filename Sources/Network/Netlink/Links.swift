@@ -8,6 +8,7 @@ struct Link: Hashable, Sendable {
     var name: String
     /// Index of the other end, in that end's namespace; 0 when there is none.
     var peer: Int32
+    var hardware: HardwareAddress?
 }
 
 extension NetlinkSocket {
@@ -15,7 +16,12 @@ extension NetlinkSocket {
 
     private static func link(_ raw: OpaquePointer) -> Link? {
         guard let name = rtnl_link_get_name(raw) else { return nil }
-        return Link(index: rtnl_link_get_ifindex(raw), name: String(cString: name), peer: rtnl_link_get_link(raw))
+        return Link(
+            index: rtnl_link_get_ifindex(raw),
+            name: String(cString: name),
+            peer: rtnl_link_get_link(raw),
+            hardware: NetlinkAddress.hardware(rtnl_link_get_addr(raw))
+        )
     }
 
     /// Nil when there is none of this name.

@@ -43,12 +43,22 @@ struct NetlinkSocket: ~Copyable {
         failure.pointee = hm_nl_error()
         let status = call(raw)
         guard status < 0 else { return }
-        let errno = failure.pointee.code
+        let errno = failure.pointee.code == 0 ? Self.errno(status: -status) : failure.pointee.code
         if errno != 0 && tolerating.contains(errno) { return }
         let text = withUnsafeBytes(of: failure.pointee.text) {
             String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
         }
         throw .netlink(what(), status: status, errno: errno, text: text)
+    }
+
+    /// For the few calls that install a callback of their own and keep only libnl's translation; 0 for all else.
+    private static func errno(status: Int32) -> Int32 {
+        switch status {
+        case NLE_NODEV: ENODEV
+        case NLE_OBJ_NOTFOUND: ENOENT
+        case NLE_EXIST: EEXIST
+        default: 0
+        }
     }
 
     /// Every object of a dump, as `make` sees it. A dump that was interrupted by a change is repeated.
@@ -94,6 +104,12 @@ struct NetlinkAddress: ~Copyable {
     }
 
     deinit { nl_addr_put(raw) }
+
+    /// Nil unless `raw` is a link's address of six bytes.
+    static func hardware(_ raw: OpaquePointer?) -> HardwareAddress? {
+        guard let raw, nl_addr_get_len(raw) == 6, let bytes = nl_addr_get_binary_addr(raw) else { return nil }
+        return HardwareAddress(bytes: Array(UnsafeRawBufferPointer(start: bytes, count: 6)))
+    }
 
     /// Nil unless `raw` is an IPv4 address. An empty one (a default route) is 0.0.0.0/0.
     static func subnet(_ raw: OpaquePointer?) -> IPv4Subnet? {
