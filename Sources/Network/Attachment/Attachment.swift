@@ -15,7 +15,8 @@ struct Attachment {
     /// Handle of the namespace.
     let path: String
 
-    /// Makes what is missing; builds the pair anew if what is there is not the two ends of one pair with these addresses.
+    /// Makes what is missing; builds the pair anew unless what is there are the two ends of one pair with the right
+    /// addresses.
     /// - Parameter source: the node's own address among the containers'.
     /// - Returns: the node's end.
     func ensure(_ socket: borrowing NetlinkSocket, source: IPv4Address) throws(NetworkError) {

@@ -11,8 +11,8 @@ struct Ruleset: Hashable, Sendable {
     /// The node's own address among the containers' (first of its subnet), on `lo`.
     var gateway: IPv4Address { node.subnet[1] }
 
-    /// What still carries a VIP after translation has no endpoint, or no service: the whole range is refused, so no list
-    /// of empty services is kept.
+    /// What still carries a VIP after translation has no endpoint, or no service: the whole range is refused, so no
+    /// list of empty services is kept.
     ///
     /// Before Docker's own hooks (at `dstnat`, `srcnat`), should it share the namespace: the first translation of a
     /// connection wins, and only our addresses and ports are matched.
