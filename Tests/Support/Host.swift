@@ -35,6 +35,14 @@ public enum Host {
         return nil
     }
 
+    /// The process exists; one that is waiting to be reaped does not count.
+    public static func isAlive(_ pid: Int32) -> Bool {
+        guard let stat = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),
+            let name = stat.lastIndex(of: ")")
+        else { return false }
+        return !stat[name...].dropFirst(2).hasPrefix("Z")
+    }
+
     /// A variable of the test run, such as `SEED` or `ROUNDS`.
     public static func environment(_ name: String) -> String? { ProcessInfo.processInfo.environment[name] }
 }

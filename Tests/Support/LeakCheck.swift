@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
+internal import Glibc
 
 /// What a daemon has on the machine right now, as sorted lines: two of them are compared, and the difference names
 /// what was left behind.
@@ -26,7 +27,7 @@ extension TestDaemon {
         where !route.contains("dev uplink") { lines.insert("route \(route)") }
         lines.formUnion(try await ruleElements())
         lines.formUnion(try mounts(tasks: tasks))
-        lines.formUnion(try await processes())
+        lines.formUnion(try processes())
         lines.formUnion(try await containerdObjects())
         lines.formUnion(files(namedAfter: tasks))
         return Footprint(lines: lines)
@@ -73,18 +74,27 @@ extension TestDaemon {
         }
     }
 
-    /// Shims and log captures run in the daemon's namespace, whoever their parent is by now.
-    private func processes() async throws -> [String] {
-        let own = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid ?? 0)/ns/net")
-        let names = try FileManager.default.contentsOfDirectory(atPath: "/proc").filter { Int32($0) != nil }
-        return names.compactMap { name in
-            let theirs = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(name)/ns/net")
-            guard let own, own == theirs,
-                let command = try? String(contentsOfFile: "/proc/\(name)/comm", encoding: .utf8),
-                command.hasPrefix("containerd-shim") || command.hasPrefix("hivemind-log")
+    private func processes() throws -> [String] {
+        try processesInside().filter { $0.name.hasPrefix("containerd-shim") || $0.name.hasPrefix("hivemind-log") }
+            .map { "process \($0.pid) \($0.name)" }
+    }
+
+    /// Programs that run in the daemon's namespace, whoever their parent is by now. Names are cut to 15 bytes.
+    func processesInside() throws -> [(pid: Int32, name: String)] {
+        var wanted = stat()
+        guard stat(node.path, &wanted) == 0 else { throw TestFailure("no namespace at \(node.path)") }
+        return try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { entry in
+            var found = stat()
+            guard let pid = Int32(entry), stat("/proc/\(entry)/ns/net", &found) == 0, found.st_ino == wanted.st_ino,
+                let name = try? String(contentsOfFile: "/proc/\(entry)/comm", encoding: .utf8)
             else { return nil }
-            return "process \(name) \(command.prefix { !$0.isNewline })"
+            return (pid, String(name.prefix { !$0.isNewline }))
         }
+    }
+
+    /// Pids of the programs of this name in the daemon's namespace, such as its `containerd`.
+    public func processes(named name: String) throws -> [Int32] {
+        try processesInside().filter { $0.name == name }.map(\.pid).sorted()
     }
 
     private func containerdObjects() async throws -> [String] {

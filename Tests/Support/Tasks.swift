@@ -26,7 +26,7 @@ public struct TestTask: Sendable, Hashable {
 extension TestDaemon {
     /// Sorted by id.
     public func tasks(_ app: String, all: Bool = false) async throws -> [TestTask] {
-        let list = try await all ? json("ps", app, "--all") : json("ps", app)
+        let list = try await api("GET", "/v1/tasks?app=\(app)\(all ? "&all=true" : "")").json()
         return list.items.map(TestTask.init).sorted { $0.id < $1.id }
     }
 
