@@ -21,12 +21,20 @@ public func eventually<Value>(
             if let value = try await condition() { return value }
         } catch is CancellationError {
             throw CancellationError()
+        } catch let error as GiveUp {
+            throw error
         } catch {
             last = "\(error)"
         }
         try await clock.sleep(for: pause)
     } while clock.now < deadline
     throw TestFailure("not within \(limit): \(what); \(last)")
+}
+
+/// Thrown by a condition that can never hold any more: `eventually` ends at once.
+public struct GiveUp: Error, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
 }
 
 /// `eventually` for a plain yes or no.

@@ -59,7 +59,7 @@ public final class TestDaemon: Sendable {
     public func waitReady(within limit: Duration = .seconds(60)) async throws {
         try await eventually("the daemon is ready", within: limit) {
             if let status = self.process.withLock({ $0?.exitStatus }) {
-                throw TestFailure("the daemon ended with \(status)")
+                throw GiveUp("the daemon ended with \(status)")
             }
             return try await self.api("GET", "/ready").status == 200
         }
