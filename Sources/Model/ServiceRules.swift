@@ -10,12 +10,12 @@ extension Validation {
 
         if let fault = labelFault(spec.name, max: 40) {
             faults.add(
-                field("name"), "\(quoted(spec.name)) \(fault)",
+                field("name"), "\(shown(spec.name)) \(fault)",
                 hint: "use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit")
         }
         if let fault = imageFault(spec.image) { faults.add(field("image"), fault) }
         if let digest = spec.imageDigest, !isDigest(digest) {
-            faults.add(field("image_digest"), "\(quoted(digest)) is not `sha256:` and 64 hex digits")
+            faults.add(field("image_digest"), "\(shown(digest)) is not `sha256:` and 64 hex digits")
         }
         if !(0...replicasMax).contains(spec.replicas) {
             faults.add(field("replicas"), "\(spec.replicas) is not in 0...\(replicasMax)")
@@ -39,7 +39,7 @@ extension Validation {
                 spec.stopSignal = signal
             } else {
                 faults.add(
-                    field("stop_signal"), "\(quoted(text)) is no signal", hint: "use a name like SIGTERM or SIGQUIT")
+                    field("stop_signal"), "\(shown(text)) is no signal", hint: "use a name like SIGTERM or SIGQUIT")
             }
         }
         if !(0...stopTimeoutMillisecondsMax).contains(spec.stopTimeoutMilliseconds) {
@@ -55,9 +55,9 @@ extension Validation {
         if image.isEmpty { return "is empty" }
         if image.utf8.count > 512 { return "has \(image.utf8.count) characters, more than 512" }
         if image.unicodeScalars.contains(where: { $0.properties.isWhitespace || isControl($0) }) {
-            return "\(quoted(image)) contains white space"
+            return "\(shown(image)) contains white space"
         }
-        return image.hasPrefix("-") ? "\(quoted(image)) starts with `-`" : nil
+        return image.hasPrefix("-") ? "\(shown(image)) starts with `-`" : nil
     }
 
     private static func isDigest(_ text: String) -> Bool {
@@ -86,15 +86,15 @@ extension Validation {
             if key.isEmpty {
                 faults.add(field, "has an empty key")
             } else if key.utf8.count > 256 {
-                faults.add(field, "key \(quoted(key)) has \(key.utf8.count) characters, more than 256")
+                faults.add(field, "key \(shown(key)) has \(key.utf8.count) characters, more than 256")
             } else if key.unicodeScalars.contains(where: { $0 == "=" || $0.properties.isWhitespace || isControl($0) }) {
-                faults.add(field, "key \(quoted(key)) contains `=`, white space or a control character")
+                faults.add(field, "key \(shown(key)) contains `=`, white space or a control character")
             }
             if value.unicodeScalars.contains("\0") {
-                faults.add(field, "the value of \(quoted(key)) contains a NUL character")
+                faults.add(field, "the value of \(shown(key)) contains a NUL character")
             } else if value.utf8.count > valueBytesMax {
                 faults.add(
-                    field, "the value of \(quoted(key)) has \(value.utf8.count) bytes, more than \(valueBytesMax)")
+                    field, "the value of \(shown(key)) has \(value.utf8.count) bytes, more than \(valueBytesMax)")
             }
         }
     }
@@ -104,19 +104,19 @@ extension Validation {
         let parts = user.split(separator: ":", omittingEmptySubsequences: false)
         let bad = user.unicodeScalars.contains { $0.properties.isWhitespace || isControl($0) || $0 == "/" }
         if bad || user.utf8.count > 100 || parts.count > 2 || parts.contains("") {
-            return "\(quoted(user)) is not USER, UID, USER:GROUP or UID:GID"
+            return "\(shown(user)) is not USER, UID, USER:GROUP or UID:GID"
         }
         if let part = parts.first(where: { Int64($0) != nil && UInt32($0) == nil }) {
-            return "\(quoted(String(part))) is no user or group number"
+            return "\(shown(String(part))) is no user or group number"
         }
         return nil
     }
 
     private static func hostnameFault(_ text: String) -> String? {
-        if text.isEmpty || text.utf8.count > 63 { return "\(quoted(text)) does not have 1 to 63 characters" }
+        if text.isEmpty || text.utf8.count > 63 { return "\(shown(text)) does not have 1 to 63 characters" }
         for label in text.split(separator: ".", omittingEmptySubsequences: false) {
             if let fault = labelFault(label.lowercased(), max: 63) {
-                return "\(quoted(text)): \(quoted(String(label))) \(fault)"
+                return "\(shown(text)): \(shown(String(label))) \(fault)"
             }
         }
         return nil
@@ -127,14 +127,14 @@ extension Validation {
         var clean = Substring(path)
         while clean.count > 1, clean.hasSuffix("/") { clean.removeLast() }
         if !path.hasPrefix("/") {
-            faults.add(field, "\(quoted(path)) is not absolute", hint: "start the path with `/`")
+            faults.add(field, "\(shown(path)) is not absolute", hint: "start the path with `/`")
         } else if path.utf8.count > 4000 || path.unicodeScalars.contains(where: isControl) {
-            faults.add(field, "\(quoted(path)) is longer than 4000 bytes or has control characters")
+            faults.add(field, "\(shown(path)) is longer than 4000 bytes or has control characters")
         } else if clean != "/",
             clean.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
                 .contains(where: { $0.isEmpty || $0 == "." || $0 == ".." })
         {
-            faults.add(field, "\(quoted(path)) contains `//`, `.` or `..`")
+            faults.add(field, "\(shown(path)) contains `//`, `.` or `..`")
         }
         return String(clean)
     }
@@ -147,23 +147,23 @@ extension Validation {
             var mount = mount
             mount.target = absolute(mount.target, field, &faults)
             if mount.target == "/" || mount.target == "/proc" || mount.target.hasPrefix("/proc/") {
-                faults.add(field, "nothing can be mounted at \(quoted(mount.target))")
+                faults.add(field, "nothing can be mounted at \(shown(mount.target))")
             }
             if !targets.insert(mount.target).inserted {
-                faults.add(field, "two mounts have the target \(quoted(mount.target))")
+                faults.add(field, "two mounts have the target \(shown(mount.target))")
             }
             switch mount.source {
             case .volume(let name):
                 if let fault = labelFault(name, max: 40) {
                     faults.add(
-                        field, "volume name \(quoted(name)) \(fault)",
+                        field, "volume name \(shown(name)) \(fault)",
                         hint: "name a volume with a-z, 0-9 and -, or give an absolute path of the node")
                 }
             case .bind(let source):
                 mount.source = .bind(absolute(source, field, &faults))
             case .tmpfs(let size):
                 if let size, !(4096...(1 << 50)).contains(size) {
-                    faults.add(field, "tmpfs size \(size) at \(quoted(mount.target)) is not in 4096...\(1 << 50)")
+                    faults.add(field, "tmpfs size \(size) at \(shown(mount.target)) is not in 4096...\(1 << 50)")
                 }
             }
             result.append(mount)
@@ -215,7 +215,7 @@ extension Validation {
             } else if CapabilityName.all.contains(bare) {
                 result.insert("CAP_\(bare)")
             } else {
-                faults.add(field, "\(quoted(name)) is no capability", hint: "names are like NET_ADMIN; ALL means all")
+                faults.add(field, "\(shown(name)) is no capability", hint: "names are like NET_ADMIN; ALL means all")
             }
         }
         return result.sorted()

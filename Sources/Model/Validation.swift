@@ -15,7 +15,7 @@ public enum Validation {
     public static func name(_ text: String, kind: String) throws(Problem) {
         if let fault = labelFault(text, max: 40) {
             throw Problem(
-                .invalidName, "\(kind) name \(quoted(text)) \(fault)",
+                .invalidName, "\(kind) name \(shown(text)) \(fault)",
                 hint: "use 1 to 40 of a-z, 0-9 and -, starting and ending with a letter or digit, like `web-1`")
         }
     }
@@ -34,13 +34,13 @@ public enum Validation {
             } else if text.utf8.count > 200 {
                 "has \(text.utf8.count) characters, more than 200"
             } else if let bad = text.unicodeScalars.first(where: { !isConfigScalar($0) }) {
-                "contains \(quoted(String(bad)))"
+                "contains \(shown(String(bad)))"
             } else {
                 nil
             }
         if let fault {
             throw Problem(
-                .invalidName, "config name \(quoted(text)) \(fault)",
+                .invalidName, "config name \(shown(text)) \(fault)",
                 hint: "use 1 to 200 of A-Z, a-z, 0-9, `.`, `_`, `/` and `-`")
         }
     }
@@ -51,6 +51,12 @@ public enum Validation {
         throw Problem(
             .payloadTooLarge, "the config has \(data.utf8.count) bytes, more than \(configBytesMax)",
             hint: "keep large data in a volume")
+    }
+
+    /// A reference of an image, as far as it can be judged without its registry: not empty, no white space.
+    public static func image(_ reference: String) throws(Problem) {
+        guard let fault = imageFault(reference) else { return }
+        throw Problem(.invalidName, "image name \(fault)", hint: "use a name like `nginx:1.27` or `host:5000/team/app`")
     }
 
     /// 0...1000.
@@ -73,13 +79,13 @@ public enum Validation {
         var hostPorts: [String: String] = [:]
         for service in spec.services {
             if !names.insert(service.name).inserted {
-                faults.add("services", "has two named \(quoted(service.name))")
+                faults.add("services", "has two named \(shown(service.name))")
             }
             for port in service.ports {
                 guard let hostPort = port.hostPort else { continue }
                 let text = "\(hostPort)/\(port.protocol.rawValue)"
                 if let other = hostPorts.updateValue(service.name, forKey: text), other != service.name {
-                    faults.add("services", "\(quoted(other)) and \(quoted(service.name)) both publish \(text)")
+                    faults.add("services", "\(shown(other)) and \(shown(service.name)) both publish \(text)")
                 }
             }
         }
@@ -88,7 +94,7 @@ public enum Validation {
         for service in spec.services.prefix(servicesMax) {
             services.append(normalised(service, "services.\(service.name)", &faults))
         }
-        try faults.throwIfAny(of: "app \(quoted(spec.key.description))")
+        try faults.throwIfAny(of: "app \(shown(spec.key.description))")
         return AppSpec(key: spec.key, services: services)
     }
 
@@ -96,14 +102,14 @@ public enum Validation {
     public static func service(_ spec: ServiceSpec) throws(Problem) -> ServiceSpec {
         var faults = SpecFaults()
         let result = normalised(spec, "", &faults)
-        try faults.throwIfAny(of: "service \(quoted(spec.name))")
+        try faults.throwIfAny(of: "service \(shown(spec.name))")
         return result
     }
 
     // MARK: Words shared by the rules
 
-    /// At most 60 characters of `text`, so that a refusal stays readable.
-    static func quoted(_ text: String) -> String {
+    /// `text` for a message: in backticks, control characters replaced, at most 60 characters.
+    public static func shown(_ text: String) -> String {
         let clean = String(String.UnicodeScalarView(text.unicodeScalars.prefix(60).map { isControl($0) ? "?" : $0 }))
         return "`\(clean)\(text.unicodeScalars.count > 60 ? "…" : "")`"
     }
@@ -115,7 +121,7 @@ public enum Validation {
         if text.isEmpty { return "is empty" }
         if text.utf8.count > max { return "has \(text.utf8.count) characters, more than \(max)" }
         if let bad = text.unicodeScalars.first(where: { !("a"..."z" ~= $0 || "0"..."9" ~= $0 || $0 == "-") }) {
-            return "contains \(quoted(String(bad)))"
+            return "contains \(shown(String(bad)))"
         }
         return text.hasPrefix("-") || text.hasSuffix("-") ? "starts or ends with `-`" : nil
     }
