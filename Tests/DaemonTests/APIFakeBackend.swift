@@ -109,7 +109,8 @@ final class FakeBackend: Backend {
         ServiceView(
             name: key.name, app: app ?? key.name, namespace: key.namespace, version: 4, image: "nginx",
             imageDigest: "sha256:0", replicas: ReplicaCounts(desired: 1, running: 1, ready: 1), vip: nil,
-            endpointMode: .vip, endpoints: [], ports: [], reason: nil, spec: ServiceSpec(name: key.name, image: "nginx"))
+            endpointMode: .vip, endpoints: [], ports: [], reason: nil, spec: ServiceSpec(name: key.name, image: "nginx")
+        )
     }
 
     func tasks(namespace: String?, app: String?, all: Bool) async throws -> ItemList<TaskView> {

@@ -65,7 +65,10 @@ import Testing
         }
         let server = server(path, directory + "/data")
         let run = Task { try await server.run() }
-        #expect(await eventually { (try? await onThread { try RawConnection(path).request("GET", "/health").status }) == 200 })
+        let serves = await eventually {
+            (try? await onThread { try RawConnection(path).request("GET", "/health").status }) == 200
+        }
+        #expect(serves)
         run.cancel()
         try await run.value
     }

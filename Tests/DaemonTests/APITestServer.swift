@@ -10,6 +10,7 @@ import ServiceLifecycle
 struct TestServer: Sendable {
     let directory: String
     let group: ServiceGroup
+    func stop() async { await group.triggerGracefulShutdown() }
     var socket: String { directory + "/api.sock" }
 
     func request(

@@ -67,16 +67,18 @@ import Testing
     @Test func `an upload whose client dies leaves no file and reaches no backend`() async throws {
         let backend = FakeBackend()
         try await withServer(backend) { server in
-            let socket = server.socket, spooled = { server.spooled }
+            let socket = server.socket
             let connection = try await onThread {
                 let connection = try RawConnection(socket)
                 try connection.send("POST /v1/images/import HTTP/1.1\r\nHost: h\r\nContent-Length: 5000000\r\n\r\n")
                 try connection.send([UInt8](repeating: 1, count: 2_000_000))
                 return connection
             }
-            #expect(await eventually { !spooled().isEmpty })
+            let began = await eventually { !server.spooled.isEmpty }
+            #expect(began)
             connection.hangUp()
-            #expect(await eventually { spooled().isEmpty })
+            let removed = await eventually { server.spooled.isEmpty }
+            #expect(removed)
             #expect(backend.state.withLock { $0.pathsSeen.isEmpty })
         }
     }

@@ -89,7 +89,8 @@ extension APIRequest {
         case nil, "false", "0": return false
         case "true", "1", "": return true
         case let text?:
-            throw Problem(.badRequest, "\(name) \(Validation.shown(text)) is not a truth value", hint: "use true or false")
+            throw Problem(
+                .badRequest, "\(name) \(Validation.shown(text)) is not a truth value", hint: "use true or false")
         }
     }
 

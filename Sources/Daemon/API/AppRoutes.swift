@@ -49,8 +49,9 @@ enum AppRoutes {
         },
     ]
 
-    private static func accepted(_ written: Written<AppView>, _ status: HTTPResponse.Status = .accepted) throws -> APIReply
-    {
+    private static func accepted(
+        _ written: Written<AppView>, _ status: HTTPResponse.Status = .accepted
+    ) throws -> APIReply {
         try APIReply.json(written.value, status, index: written.index, version: written.value.version)
             .location(written.operation.map { "/v1/operations/\($0)" })
     }

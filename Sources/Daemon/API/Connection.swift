@@ -23,7 +23,7 @@ final class LoopExecutor: TaskExecutor {
 struct LoopBoundConnection: ServerChildChannel {
     let base: HTTP1Channel
     /// How long a connection may last after shutdown began.
-    let drain: TimeAmount
+    let drain: Duration
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
         base.setup(channel: channel, logger: logger)
@@ -35,7 +35,7 @@ struct LoopBoundConnection: ServerChildChannel {
             await withGracefulShutdownHandler {
                 await base.handle(value: value, logger: logger)
             } onGracefulShutdown: {
-                channel.eventLoop.scheduleTask(in: drain) { channel.close(promise: nil) }
+                channel.eventLoop.scheduleTask(in: TimeAmount(drain)) { channel.close(promise: nil) }
             }
         }
     }

@@ -6,11 +6,11 @@ internal import ServiceLifecycle
 /// How long requests may take.
 struct RequestLimits: Sendable {
     /// From the end of the head to the answer.
-    var ordinary: TimeAmount = .seconds(60)
+    var ordinary: Duration = .seconds(60)
     /// Pulling and importing images.
-    var image: TimeAmount = .minutes(30)
+    var image: Duration = .seconds(30 * 60)
     /// What is left for requests once shutdown began.
-    var drain: TimeAmount = .seconds(5)
+    var drain: Duration = .seconds(5)
     /// JSON bodies.
     var jsonBytesMax = 4 << 20
     /// Image archives.
@@ -28,7 +28,7 @@ struct RequestLimits: Sendable {
 ///   - drain: what is left of it once shutdown began.
 func withDeadline<Value: Sendable>(
     _ deadline: NIODeadline,
-    drain: TimeAmount,
+    drain: Duration,
     on eventLoop: any EventLoop,
     _ operation: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
@@ -52,7 +52,7 @@ func withDeadline<Value: Sendable>(
         try await withGracefulShutdownHandler {
             try await promise.futureResult.get()
         } onGracefulShutdown: {
-            eventLoop.scheduleTask(in: drain) { end(stoppingProblem) }
+            eventLoop.scheduleTask(in: TimeAmount(drain)) { end(stoppingProblem) }
         }
     } onCancel: {
         end(CancellationError())

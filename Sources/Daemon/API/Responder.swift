@@ -58,7 +58,7 @@ struct Responder: Sendable {
         var context = try APIRequest(
             id: id, backend: backend, metrics: metrics, names: names, query: request.uri.query,
             headers: request.headers)
-        let deadline = started + (route.isImageWork ? limits.image : limits.ordinary)
+        let deadline = started + TimeAmount(route.isImageWork ? limits.image : limits.ordinary)
 
         if route.body != .none {
             var reader = BodyReader(request, deadline: deadline)
