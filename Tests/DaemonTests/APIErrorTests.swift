@@ -45,7 +45,7 @@ import Testing
     func `a refusal is a problem with code, words and request id`(
         _ row: (method: String, target: String, body: String, status: Int, code: Problem.Code, words: String)
     ) async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request(
                 row.method, row.target, headers: ["X-Request-Id": "abc-1"], body: row.body.isEmpty ? nil : row.body)
             #expect(answer.status == row.status)
@@ -60,14 +60,14 @@ import Testing
     }
 
     @Test func `a wrong method is told which ones are right`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request("POST", "/v1/configs/a")
             #expect(answer.headers["allow"] == "DELETE, GET, PUT")
         }
     }
 
     @Test func `a request id that could not stand in a log is replaced`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request("GET", "/version", headers: ["X-Request-Id": "a b"])
             let id = try #require(answer.headers["x-request-id"])
             #expect(id.count == 12 && id != "a b")
@@ -78,13 +78,13 @@ import Testing
 
     @Test func `an error of an effect room keeps its meaning and an unknown one is internal`() async throws {
         let reason = Reason(.registryDenied, "the registry wants a login", hint: "log in")
-        try await withServer(FakeBackend(fault: SimulatedError(reason))) { server in
+        try await withServer(FakeBackend(fault: SimulatedError(reason))) { server async throws in
             let problem = try #require(try await server.request("GET", "/v1/apps").problem)
             #expect(problem.code == .registryDenied)
             #expect(problem.hint == "log in")
         }
         struct Odd: Error {}
-        try await withServer(FakeBackend(fault: Odd())) { server in
+        try await withServer(FakeBackend(fault: Odd())) { server async throws in
             let answer = try await server.request("GET", "/v1/apps")
             #expect(answer.status == 500)
             #expect(answer.problem?.code == .internal)
@@ -92,7 +92,7 @@ import Testing
     }
 
     @Test func `a JSON body above the limit is refused by its length and by its bytes`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let socket = server.socket
             let declared = try await server.request(
                 "PUT", "/v1/configs/a", body: String(repeating: " ", count: 4 << 20 + 1))
@@ -114,14 +114,14 @@ import Testing
     @Test func `a body of exactly the limit is read`() async throws {
         var limits = RequestLimits()
         limits.jsonBytesMax = 12
-        try await withServer(limits: limits) { server in
+        try await withServer(limits: limits) { server async throws in
             #expect(try await server.request("PUT", "/v1/configs/a", body: #"{"data":"a"}"#).status == 200)
             #expect(try await server.request("PUT", "/v1/configs/a", body: #"{"data":"ab"}"#).status == 413)
         }
     }
 
     @Test func `a client that waits to be asked for its body is asked, or refused without it`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let socket = server.socket
             let (asked, final, refused) = try await onThread {
                 let first = try RawConnection(socket)
@@ -141,7 +141,7 @@ import Testing
     }
 
     @Test func `headers without end are refused`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request(
                 "GET", "/version", headers: ["X-Long": String(repeating: "a", count: 40_000)])
             #expect(answer.status == 400)
@@ -156,7 +156,7 @@ import Testing
         let backend = FakeBackend(onStatus: {
             await Task.detached { for await _ in released {} }.value
         })
-        try await withServer(backend, limits: limits) { server in
+        try await withServer(backend, limits: limits) { server async throws in
             let answer = try await server.request("GET", "/v1/status")
             #expect(answer.status == 504)
             #expect(answer.problem?.code == .timeout)
@@ -167,7 +167,7 @@ import Testing
     @Test func `a body that does not come ends at the deadline`() async throws {
         var limits = RequestLimits()
         limits.ordinary = .milliseconds(100)
-        try await withServer(limits: limits) { server in
+        try await withServer(limits: limits) { server async throws in
             let socket = server.socket
             let answer = try await onThread {
                 let connection = try RawConnection(socket)

@@ -10,7 +10,7 @@ import Testing
     private let spec = #"{"services":[{"name":"web","image":"nginx"}]}"#
 
     @Test func `lists and objects answer with the index they were read at and objects with a tag`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let list = try await server.request("GET", "/v1/apps")
             #expect(list.status == 200)
             #expect(list.headers["hivemind-index"] == "9")
@@ -26,7 +26,7 @@ import Testing
 
     @Test func `a deploy is accepted with the place to follow it`() async throws {
         let backend = FakeBackend()
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let body = #"{"services":[{"name":"web","image":"nginx","capabilities_add":["net_admin"]}]}"#
             let answer = try await server.request("PUT", "/v1/apps/web?namespace=shop", body: body)
             #expect(answer.status == 202)
@@ -58,7 +58,7 @@ import Testing
     func `each operation answers with its status`(
         _ row: (method: String, target: String, body: String, status: Int)
     ) async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request(row.method, row.target, body: row.body.isEmpty ? nil : row.body)
             #expect(answer.status == row.status, "\(answer.text)")
             #expect(answer.headers["x-request-id"]?.isEmpty == false)
@@ -68,7 +68,7 @@ import Testing
     @Test func `a node that is not ready says so but is healthy`() async throws {
         let backend = FakeBackend()
         backend.state.withLock { $0.isReady = false }
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             #expect(try await server.request("GET", "/health").status == 200)
             let ready = try await server.request("GET", "/ready")
             #expect(ready.status == 503)
@@ -77,7 +77,7 @@ import Testing
     }
 
     @Test func `metrics of the node and of the API come as text`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             _ = try await server.request("GET", "/v1/nothing")
             let answer = try await server.request("GET", "/metrics")
             #expect(answer.headers["content-type"]?.hasPrefix("text/plain") == true)
@@ -87,7 +87,7 @@ import Testing
     }
 
     @Test func `configs are compared and set by their tag`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             func put(_ data: String, _ headers: [String: String] = [:]) async throws -> RawConnection.Answer {
                 try await server.request(
                     "PUT", "/v1/configs/team%2Fa.json", headers: headers, body: "{\"data\":\"\(data)\"}")
@@ -116,7 +116,7 @@ import Testing
 
     @Test(arguments: ["W/\"3\"", "3", "\"three\"", "\"3\", \"4\"", "*", "\"\""])
     func `a condition that is not one strong version is refused`(tag: String) async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let answer = try await server.request(
                 "PUT", "/v1/configs/a", headers: ["If-Match": tag], body: #"{"data":""}"#)
             #expect(answer.status == 400)
@@ -125,7 +125,7 @@ import Testing
     }
 
     @Test func `two conditions cannot be combined and If-None-Match takes only a star`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let both = ["If-Match": "\"1\"", "If-None-Match": "*"]
             #expect(try await server.request("PUT", "/v1/apps/web", headers: both, body: spec).status == 400)
             #expect(
@@ -135,7 +135,7 @@ import Testing
     }
 
     @Test func `one connection serves many requests also after refusals`() async throws {
-        try await withServer { server in
+        try await withServer { server async throws in
             let socket = server.socket
             let statuses = try await onThread {
                 let connection = try RawConnection(socket)

@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func `only the owner and the group may open the socket and it is gone after the stop`() async throws {
-        let path = try await withServerPath { server in
+        let path = try await withServerPath { server async throws in
             var status = stat()
             #expect(lstat(server.socket, &status) == 0)
             #expect(status.st_mode & 0o777 == 0o660)
@@ -27,7 +27,7 @@ import Testing
 
     private func withServerPath(_ body: @Sendable (TestServer) async throws -> Void) async throws -> String {
         let (paths, tell) = AsyncStream.makeStream(of: String.self)
-        try await withServer { server in
+        try await withServer { server async throws in
             tell.yield(server.socket)
             try await body(server)
         }
@@ -36,7 +36,7 @@ import Testing
     }
 
     @Test func `a second daemon does not take the socket of the first`() async throws {
-        try await withServer { first in
+        try await withServer { first async throws in
             let second = server(first.socket, first.directory + "/other")
             let error = await #expect(throws: APIServerError.self) { try await second.run() }
             #expect(error?.code == .socketInUse)

@@ -13,7 +13,7 @@ import Testing
 
     @Test func `logs come as one JSON line each and end with the logs`() async throws {
         let backend = FakeBackend()
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let answer = try await server.request("GET", "/v1/apps/web/logs?tail=3")
             #expect(answer.status == 200)
             #expect(answer.headers["content-type"] == "application/x-ndjson")
@@ -32,7 +32,7 @@ import Testing
         let (lines, source) = AsyncThrowingStream.makeStream(of: AppLogLine.self, throwing: (any Error).self)
         source.onTermination = { _ in ended.withLock { $0 = true } }
         let backend = FakeBackend(lines: { lines })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let socket = server.socket, follow = follow
             let connection = try await onThread {
                 let connection = try RawConnection(socket)
@@ -65,7 +65,7 @@ import Testing
                 return FakeBackend.line(text)
             })
         })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let socket = server.socket
             let connection = try await onThread {
                 let connection = try RawConnection(socket, receiveBytes: 4096)
@@ -99,7 +99,7 @@ import Testing
                 continuation.finish(throwing: Lost())
             }
         })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             await #expect(throws: RawConnection.Failure.self) {
                 try await server.request("GET", "/v1/apps/web/logs")
             }
@@ -118,7 +118,7 @@ import Testing
         let clock = ContinuousClock()
         let stopping = Mutex(clock.now)
         let held = Mutex<RawConnection?>(nil)
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let socket = server.socket, follow = follow
             let connection = try await onThread {
                 let connection = try RawConnection(socket, receiveBytes: 4096)
@@ -145,7 +145,7 @@ import Testing
             enter.finish()
             for await _ in released {}
         })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             async let answer = server.request("GET", "/v1/status")
             for await _ in entered {}
             await server.stop()
@@ -163,7 +163,7 @@ import Testing
             enter.finish()
             try await Task.sleep(for: .seconds(60))
         })
-        try await withServer(backend, limits: limits) { server in
+        try await withServer(backend, limits: limits) { server async throws in
             async let answer = server.request("GET", "/v1/status")
             for await _ in entered {}
             await server.stop()

@@ -15,7 +15,7 @@ import Testing
             let mode = (attributes[.posixPermissions] as? NSNumber)?.intValue ?? 0
             seen.withLock { $0 = (size, mode) }
         })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let socket = server.socket
             let answer = try await onThread {
                 try RawConnection(socket).request(
@@ -32,7 +32,7 @@ import Testing
 
     @Test func `an import that fails leaves no file`() async throws {
         let backend = FakeBackend(onImport: { _ in throw Problem(.imageInvalid, "no manifest") })
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let answer = try await server.request("POST", "/v1/images/import", body: "not a tar")
             #expect(answer.problem?.code == .imageInvalid)
             #expect(backend.state.withLock { $0.pathsSeen.count } == 1)
@@ -43,7 +43,7 @@ import Testing
     @Test func `an archive above the limit or the free space is refused and leaves no file`() async throws {
         var limits = RequestLimits()
         limits.archiveBytesMax = 1000
-        try await withServer(limits: limits) { server in
+        try await withServer(limits: limits) { server async throws in
             let large = String(repeating: "a", count: 1001)
             #expect(try await server.request("POST", "/v1/images/import", body: large).status == 413)
             let socket = server.socket
@@ -57,7 +57,7 @@ import Testing
             #expect(server.spooled.isEmpty)
         }
         limits.reserveBytes = .max
-        try await withServer(limits: limits) { server in
+        try await withServer(limits: limits) { server async throws in
             let answer = try await server.request("POST", "/v1/images/import", body: "a")
             #expect(answer.status == 507)
             #expect(answer.problem?.code == .noSpace)
@@ -66,7 +66,7 @@ import Testing
 
     @Test func `an upload whose client dies leaves no file and reaches no backend`() async throws {
         let backend = FakeBackend()
-        try await withServer(backend) { server in
+        try await withServer(backend) { server async throws in
             let socket = server.socket
             let connection = try await onThread {
                 let connection = try RawConnection(socket)
