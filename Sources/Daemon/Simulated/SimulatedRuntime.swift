@@ -195,7 +195,7 @@ final class SimulatedRuntime: Runtime {
             return state.nextReader
         }
         continuation.onTermination = { [weak self] _ in
-            self?.state.withLock { $0.eventReaders[reader] = nil }
+            _ = self?.state.withLock { $0.eventReaders.removeValue(forKey: reader) }
         }
         return stream
     }
@@ -224,14 +224,15 @@ final class SimulatedRuntime: Runtime {
     // MARK: Logs
 
     func removeLogs(task: TaskID) async throws {
-        try state.withLock { state in
+        // Ended outside of the lock: ending a stream calls back into this object.
+        let ended = try state.withLock { state in
             try state.faults.take(.removeLogs)
             state.logs[task] = nil
-            for (reader, entry) in state.logReaders where entry.query.task == task {
-                state.logReaders[reader] = nil
-                entry.lines.finish()
-            }
+            let ended = state.logReaders.filter { $0.value.query.task == task }
+            for reader in ended.keys { state.logReaders[reader] = nil }
+            return ended.values.map(\.lines)
         }
+        for lines in ended { lines.finish() }
     }
 
     func logs(_ query: LogQuery) -> AsyncThrowingStream<LogLine, any Error> {
@@ -252,7 +253,7 @@ final class SimulatedRuntime: Runtime {
         }
         if let reader {
             continuation.onTermination = { [weak self] _ in
-                self?.state.withLock { $0.logReaders[reader] = nil }
+                _ = self?.state.withLock { $0.logReaders.removeValue(forKey: reader)?.lines }
             }
         }
         return stream
