@@ -12,3 +12,7 @@ int hm_unshare_mounts(void) {
     if (unshare(CLONE_FS | CLONE_NEWNS)) return -errno;
     return mount("none", "/", 0, MS_REC | MS_SLAVE, 0) ? -errno : 0;
 }
+
+int hm_spawn_close_from(posix_spawn_file_actions_t *actions, int first) {
+    return posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
