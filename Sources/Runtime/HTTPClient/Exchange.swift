@@ -149,7 +149,7 @@ final class Exchange {
             _ = hm_easy_set_long(easy, CURLOPT_NOBODY, 1)
         } else if let source {
             _ = hm_easy_set_long(easy, CURLOPT_UPLOAD, 1)
-            _ = hm_easy_set_offset(easy, CURLOPT_INFILESIZE_LARGE, source.count)
+            _ = hm_easy_set_offset(easy, CURLOPT_INFILESIZE_LARGE, curl_off_t(source.count))
             _ = hm_easy_set_string(easy, CURLOPT_CUSTOMREQUEST, request.method)
             let me = Unmanaged.passUnretained(self).toOpaque()
             _ = hm_easy_set_pointer(easy, CURLOPT_READDATA, me)
@@ -161,7 +161,7 @@ final class Exchange {
             }
             _ = hm_easy_set_seek(easy) { context, offset, origin in
                 guard let context, origin == SEEK_SET else { return CURL_SEEKFUNC_FAIL }
-                Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue().source?.seek(to: offset)
+                Unmanaged<Exchange>.fromOpaque(context).takeUnretainedValue().source?.seek(to: Int64(offset))
                 return CURL_SEEKFUNC_OK
             }
         } else if request.method != "GET" {
