@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Model
 
 /// Where an image is: registry, repository, tag and digest, by Docker's rules of what may be left out.
 ///

@@ -79,42 +79,38 @@ final class RegistryClient: Sendable {
         var hash = SHA256()
         var offset: Int64 = 0
         var failures = 0
-        while offset < descriptor.size || descriptor.size == 0 {
+        repeat {
             let before = offset
             let stream = try await open("blobs/\(descriptor.digest)", of: reference, from: offset)
             // A server that does not know ranges starts over.
             var skip = stream.status == 206 ? 0 : offset
             var iterator = stream.body.makeAsyncIterator()
-            do throws(HTTPError) {
-                while var bytes = try await iterator.next() {
-                    if skip > 0 {
-                        let dropped = Int(min(skip, Int64(bytes.count)))
-                        bytes.removeFirst(dropped)
-                        skip -= Int64(dropped)
-                        if bytes.isEmpty { continue }
-                    }
-                    offset += Int64(bytes.count)
-                    guard offset <= descriptor.size else { break }
-                    hash.update(data: bytes)
-                    do throws(ImageError) { try await consume(bytes) } catch { throw HTTPError.carrying(error) }
+            while offset <= descriptor.size {
+                let next: [UInt8]?
+                do throws(HTTPError) { next = try await iterator.next() } catch {
+                    guard error.isTransient else { throw Self.unreachable(error, reference) }
+                    // Progress earns new tries: only a connection that gives nothing several times running is given up.
+                    failures = offset > before ? 1 : failures + 1
+                    guard failures < 4 else { throw Self.unreachable(error, reference) }
+                    try await Self.pause(failures)
+                    break
                 }
-            } catch {
-                if let carried = error.carried { throw carried }
-                guard error.isTransient else { throw Self.unreachable(error, reference) }
-                // Progress earns new tries: only a connection that gives nothing several times running is given up.
-                failures = offset > before ? 0 : failures + 1
-                guard failures < 4 else { throw Self.unreachable(error, reference) }
-                try await Self.pause(failures)
-                continue
+                guard var bytes = next else {
+                    guard offset == descriptor.size else { throw wrongSize(offset, descriptor, reference) }
+                    break
+                }
+                if skip > 0 {
+                    let dropped = Int(min(skip, Int64(bytes.count)))
+                    bytes.removeFirst(dropped)
+                    skip -= Int64(dropped)
+                    if bytes.isEmpty { continue }
+                }
+                offset += Int64(bytes.count)
+                guard offset <= descriptor.size else { throw wrongSize(offset, descriptor, reference) }
+                hash.update(data: bytes)
+                try await consume(bytes)
             }
-            guard offset == descriptor.size else {
-                throw ImageError(
-                    .digestMismatch, "registry \(reference.registry) sent \(offset) bytes for blob \(descriptor.digest) of "
-                        + "\(reference); the manifest says \(descriptor.size)",
-                    hint: "the image or the registry is damaged; push the image again")
-            }
-            if descriptor.size == 0 { break }
-        }
+        } while offset < descriptor.size
         let digest = Digest.text(hash.finalize())
         guard digest == descriptor.digest else {
             throw ImageError(
@@ -122,6 +118,13 @@ final class RegistryClient: Sendable {
                     + descriptor.digest,
                 hint: "the image or the registry is damaged; push the image again")
         }
+    }
+
+    private func wrongSize(_ got: Int64, _ descriptor: Descriptor, _ reference: ImageReference) -> ImageError {
+        ImageError(
+            .digestMismatch, "registry \(reference.registry) sent \(got) bytes or more for blob \(descriptor.digest) of "
+                + "\(reference); the manifest says \(descriptor.size)",
+            hint: "the image or the registry is damaged; push the image again")
     }
 
     // MARK: Requests
@@ -139,29 +142,16 @@ final class RegistryClient: Sendable {
     private func request(
         _ method: String, _ path: String, of reference: ImageReference, bytesMax: Int = 64 << 10, attempts: Int
     ) async throws(ImageError) -> HTTPResponse {
-        var attempt = 0
-        while true {
-            attempt += 1
-            do throws(HTTPError) {
-                let request = makeRequest(method, path, of: reference, bytesMax: bytesMax)
-                var response = try await http.send(request)
-                if response.status == 401, try await authenticate(response.headers, reference) {
-                    response = try await http.send(makeRequest(method, path, of: reference, bytesMax: bytesMax))
-                }
-                let isTransient = response.status >= 500 || response.status == 429
-                if isTransient, attempt < attempts {
-                    try await Self.pause(attempt, after: response.headers["Retry-After"])
-                    continue
-                }
-                if isTransient || [401, 403, 404].contains(response.status) {
-                    throw HTTPError.carrying(refusal(response, path, reference))
-                }
-                return response
-            } catch {
-                if let carried = error.carried { throw carried }
-                guard error.isTransient, attempt < attempts else { throw Self.unreachable(error, reference) }
-                try await Self.pause(attempt)
+        try await retrying(attempts) { () async throws(ImageError) in
+            let request = makeRequest(method, path, of: reference, bytesMax: bytesMax)
+            var response = try await send(request, reference)
+            if response.status == 401, try await authenticate(response.headers, reference) {
+                response = try await send(makeRequest(method, path, of: reference, bytesMax: bytesMax), reference)
             }
+            guard response.status < 500, ![401, 403, 404, 429].contains(response.status) else {
+                throw refusal(response, path, reference)
+            }
+            return response
         }
     }
 
@@ -169,31 +159,46 @@ final class RegistryClient: Sendable {
     private func open(
         _ path: String, of reference: ImageReference, from offset: Int64
     ) async throws(ImageError) -> HTTPStream {
-        var attempt = 0
-        while true {
-            attempt += 1
-            do throws(HTTPError) {
-                var request = makeRequest("GET", path, of: reference, bytesMax: 0)
-                request.limits.total = nil
-                if offset > 0 { request.headers["Range"] = "bytes=\(offset)-" }
-                var stream = try await http.stream(request)
-                if stream.status == 401, try await authenticate(stream.headers, reference) {
-                    request.headers["Authorization"] = authorization(reference)
-                    stream = try await http.stream(request)
-                }
-                if stream.status == 200 || stream.status == 206 { return stream }
-                let body = try await stream.body.collect(bytesMax: 64 << 10)
-                let response = HTTPResponse(
-                    status: stream.status, headers: stream.headers, body: body, url: stream.url)
-                guard stream.status >= 500 || stream.status == 429, attempt < 4 else {
-                    throw HTTPError.carrying(refusal(response, path, reference))
-                }
-                try await Self.pause(attempt, after: stream.headers["Retry-After"])
-            } catch {
-                if let carried = error.carried { throw carried }
-                guard error.isTransient, attempt < 4 else { throw Self.unreachable(error, reference) }
-                try await Self.pause(attempt)
+        try await retrying(4) { () async throws(ImageError) in
+            var request = makeRequest("GET", path, of: reference, bytesMax: 64 << 10)
+            request.limits.total = nil
+            if offset > 0 { request.headers["Range"] = "bytes=\(offset)-" }
+            var stream = try await begin(request, reference)
+            if stream.status == 401, try await authenticate(stream.headers, reference) {
+                request.headers["Authorization"] = authorization(reference)
+                stream = try await begin(request, reference)
             }
+            if stream.status == 200 || stream.status == 206 { return stream }
+            var answer = HTTPResponse(status: stream.status, headers: stream.headers, body: [], url: stream.url)
+            do throws(HTTPError) { answer.body = try await stream.body.collect(bytesMax: 64 << 10) } catch {
+                throw Self.unreachable(error, reference)
+            }
+            throw refusal(answer, path, reference)
+        }
+    }
+
+    private func begin(_ request: HTTPRequest, _ reference: ImageReference) async throws(ImageError) -> HTTPStream {
+        do throws(HTTPError) { return try await http.stream(request) } catch {
+            throw Self.unreachable(error, reference)
+        }
+    }
+
+    private func send(_ request: HTTPRequest, _ reference: ImageReference) async throws(ImageError) -> HTTPResponse {
+        do throws(HTTPError) { return try await http.send(request) } catch {
+            throw Self.unreachable(error, reference)
+        }
+    }
+
+    private func retrying<Value>(
+        _ attempts: Int, _ work: () async throws(ImageError) -> Value
+    ) async throws(ImageError) -> Value {
+        var attempt = 1
+        while true {
+            do throws(ImageError) { return try await work() } catch {
+                guard error.isTransient, attempt < attempts else { throw error }
+                try await Self.pause(attempt, after: error.retryAfterSeconds)
+            }
+            attempt += 1
         }
     }
 
@@ -217,7 +222,7 @@ final class RegistryClient: Sendable {
     }
 
     /// Gets a token as the registry asks; false when it asks for something else.
-    private func authenticate(_ headers: HTTPHeaders, _ reference: ImageReference) async throws(HTTPError) -> Bool {
+    private func authenticate(_ headers: HTTPHeaders, _ reference: ImageReference) async throws(ImageError) -> Bool {
         let challenges = headers.all("WWW-Authenticate").flatMap(AuthChallenge.parse)
         guard let challenge = challenges.first(where: { $0.scheme == "bearer" }),
             let realm = challenge.parameters["realm"]
@@ -227,7 +232,7 @@ final class RegistryClient: Sendable {
         if let service = challenge.parameters["service"] { query.append("service=" + Self.escape(service)) }
         let url = realm + (realm.contains("?") ? "&" : "?") + query.joined(separator: "&")
         let limits = HTTPLimits(connect: .seconds(5), total: .seconds(20), bodyBytesMax: 256 << 10)
-        let response = try await http.send(HTTPRequest(url: url, limits: limits))
+        let response = try await send(HTTPRequest(url: url, limits: limits), reference)
         struct Answer: Decodable {
             var token: String?
             var accessToken: String?
@@ -236,13 +241,11 @@ final class RegistryClient: Sendable {
             let token = answer.token ?? answer.accessToken, !token.isEmpty,
             token.utf8.allSatisfy({ $0 > 32 && $0 < 127 })
         else {
-            if response.status >= 500 {
-                throw HTTPError(code: .connectionLost, message: "\(realm) answered with status \(response.status)")
-            }
-            throw HTTPError.carrying(
-                ImageError(
-                    .registryDenied, "\(realm) gives no token for \(reference.name) (status \(response.status))",
-                    hint: "check the name; images that need a login are not supported yet"))
+            throw ImageError(
+                response.status >= 500 ? .registryUnreachable : .registryDenied,
+                "\(realm) gives no token for \(reference.name) (status \(response.status))",
+                hint: "check the name; images that need a login are not supported yet",
+                isTransient: response.status >= 500)
         }
         tokens.withLock { tokens in
             if tokens.count >= Self.tokensMax { tokens = [:] }
@@ -275,9 +278,11 @@ final class RegistryClient: Sendable {
                 .registryDenied, "registry \(reference.registry) refuses \(reference.name) (\(detail))",
                 hint: "the image may not exist or needs a login, which is not supported yet")
         case 429:
-            return ImageError(
+            var error = ImageError(
                 .registryUnreachable, "registry \(reference.registry) limits requests (\(detail))",
                 hint: "wait and try again", isTransient: true)
+            error.retryAfterSeconds = response.headers["Retry-After"].flatMap { Int($0) }
+            return error
         default:
             return ImageError(
                 .registryUnreachable, "registry \(reference.registry) failed on \(what) of \(reference) (\(detail))",
@@ -285,28 +290,20 @@ final class RegistryClient: Sendable {
         }
     }
 
-    static func unreachable(_ error: HTTPError, _ reference: ImageReference) -> ImageError {
-        switch error.code {
-        case .tooLarge:
-            ImageError(.imageInvalid, "registry \(reference.registry): \(error.message)")
-        default:
-            ImageError(
-                .registryUnreachable, "cannot reach registry \(reference.registry) for \(reference): \(error.message)",
-                hint: error.hint, isTransient: true)
+    private static func unreachable(_ error: HTTPError, _ reference: ImageReference) -> ImageError {
+        if error.code == .tooLarge {
+            return ImageError(.imageInvalid, "registry \(reference.registry): \(error.message)")
         }
+        return ImageError(
+            .registryUnreachable, "cannot reach registry \(reference.registry) for \(reference): \(error.message)",
+            hint: error.hint, isTransient: error.isTransient)
     }
 
-    /// 0.2 s, doubling, at most 3 s; a server's wish is followed up to 5 s.
-    private static func pause(_ attempt: Int, after wish: String? = nil) async throws(HTTPError) {
+    /// 0.2 s, doubling, at most 3 s; a registry's wish is followed up to 5 s.
+    private static func pause(_ attempt: Int, after wish: Int? = nil) async throws(ImageError) {
         let own = min(3000, 200 << min(attempt, 5))
-        let wished = wish.flatMap { Int($0) }.map { min($0, 5) * 1000 } ?? 0
+        let wished = min(max(wish ?? 0, 0), 5) * 1000
         do { try await Task.sleep(for: .milliseconds(max(own, wished))) } catch {
-            throw HTTPError(code: .cancelled, message: "the request was cancelled")
-        }
-    }
-
-    private static func pause(_ attempt: Int) async throws(ImageError) {
-        do { try await Task.sleep(for: .milliseconds(min(3000, 200 << min(attempt, 5)))) } catch {
             throw ImageError(.registryUnreachable, "the pull was cancelled")
         }
     }
