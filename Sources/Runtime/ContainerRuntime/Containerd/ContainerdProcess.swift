@@ -19,7 +19,6 @@ actor ContainerdProcess {
     /// Only a child can be reaped.
     private var isChild = false
     private var supervisor: Task<Void, Never>?
-    private var isStopping = false
 
     static let logBytesMax: Int64 = 4 << 20
     private static let searchPath = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
@@ -31,7 +30,7 @@ actor ContainerdProcess {
     }
 
     nonisolated var socket: String { files.socket }
-    var pid: Int32? { process?.pid }
+    var runningPID: Int32? { process.flatMap { $0.isRunning ? $0.pid : nil } }
 
     /// Adopts the containerd of this data directory or starts one, and returns when its socket accepts.
     /// - Throws: `runtimeUnavailable` when a program is missing or it is not ready within 30 s.
@@ -52,13 +51,19 @@ actor ContainerdProcess {
 
     /// Ends containerd, never a container: they live in their shims.
     func stop() async {
-        isStopping = true
         supervisor?.cancel()
         await supervisor?.value
         supervisor = nil
         if let process { await end(process, politely: true) }
         process = nil
         unlink(files.pidFile)
+    }
+
+    /// Ends the watching only; containerd goes on as after a killed daemon.
+    func leave() async {
+        supervisor?.cancel()
+        await supervisor?.value
+        supervisor = nil
     }
 
     // MARK: Starting
