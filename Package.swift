@@ -75,6 +75,7 @@ let package = Package(
             name: "ContainerdAPI",
             dependencies: [protobuf, grpcCore, grpcProtobuf],
             path: "Sources/Runtime/ContainerdAPI",
+            exclude: ["protos"],
             swiftSettings: generated
         ),
         .target(
