@@ -176,6 +176,8 @@ public final class ContainerdRuntime: Runtime {
 
     public func removeLogs(task: TaskID) async throws { try await logStore.remove(task: task) }
 
+    public func loggedTasks() async throws -> [TaskID] { await logStore.tasks() }
+
     // MARK: State
 
     public func events() -> AsyncStream<RuntimeEvent> { hub.subscribe() }

@@ -44,6 +44,11 @@ public struct LogStore: Sendable {
         if let failure { throw failure }
     }
 
+    /// Tasks that have logs here, sorted.
+    public func tasks() async -> [TaskID] {
+        await Blocking.run { (Self.entries(of: directory) ?? []).sorted().map { TaskID($0) } }
+    }
+
     /// Deletes the logs of old attempts, so that a task that restarts for ever does not fill the disk.
     /// - Parameter count: how many of the newest attempts stay, at least 1.
     public func prune(task: TaskID, keepingAttempts count: Int) async {
