@@ -21,7 +21,7 @@ public struct RuntimeError: ReasonError, Sendable {
     ///   the cause. A `RuntimeError` otherwise.
     public static func make(_ error: any Error, doing: String) -> any Error {
         if error is CancellationError { return error }
-        if let error = error as? RuntimeError { return error }
+        if error is any ReasonError { return error }
         guard let error = error as? RPCError else {
             return RuntimeError(.internal, "cannot \(doing): \(error)")
         }
