@@ -114,8 +114,8 @@ public enum DaemonMain {
         while let entry = next {
             next = entry.pointee.ifa_next
             guard let address = entry.pointee.ifa_addr, address.pointee.sa_family == sa_family_t(AF_INET),
-                entry.pointee.ifa_flags & UInt32(IFF_UP.rawValue) != 0,
-                entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK.rawValue) == 0,
+                entry.pointee.ifa_flags & UInt32(IFF_UP) != 0,
+                entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK) == 0,
                 !String(cString: entry.pointee.ifa_name).hasPrefix("hm")
             else { continue }
             let value = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { $0.pointee.sin_addr.s_addr }
