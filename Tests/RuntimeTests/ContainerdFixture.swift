@@ -81,7 +81,7 @@ struct ContainerdFixture: Sendable {
     }
 
     /// Waits for the end of a container.
-    func exit(of id: ContainerID, within limit: Duration = .seconds(20)) async throws -> ExitStatus {
+    func exit(of id: ContainerID, within limit: Duration = .seconds(20)) async throws -> Model.ExitStatus {
         let deadline = ContinuousClock.now + limit
         while ContinuousClock.now < deadline {
             if case .exited(let status) = try await state(id) { return status }
@@ -117,7 +117,8 @@ struct ContainerdFixture: Sendable {
 
     static func shell(_ script: String) throws {
         var pid = pid_t()
-        var argv = ["/bin/sh", "-ec", script].map { strdup($0) } + [nil]
+        let words: [String] = ["/bin/sh", "-ec", script]
+        var argv: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { for pointer in argv { free(pointer) } }
         try #require(posix_spawn(&pid, "/bin/sh", nil, nil, &argv, environ) == 0)
         var status: Int32 = 0

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import ContainerdAPI
 import FoundationEssentials
+import GRPCCore
 import Glibc
 import Model
+import SwiftProtobuf
 import Testing
 
 @testable import ContainerRuntime
@@ -28,7 +30,7 @@ struct ContainerdTests {
                                     return true
                                 }
                             }
-                        } catch let error as RuntimeError {
+                        } catch let error as ContainerRuntime.RuntimeError {
                             return error.reason.code != .runtimeUnavailable
                         }
                     }
@@ -52,7 +54,7 @@ struct ContainerdTests {
             let spec = fixture.spec("exits", ["/bin/sh", "-c", "echo hello; exit 7"])
             let started = try await fixture.runtime.start(spec)
             #expect(started.pid > 0)
-            var seen: ExitStatus?
+            var seen: Model.ExitStatus?
             for await event in events {
                 if case .exited(let id, let status) = event, id == spec.id {
                     seen = status

@@ -3,6 +3,7 @@ import ContainerdAPI
 import FoundationEssentials
 import Glibc
 import Model
+import SwiftProtobuf
 import Testing
 
 @testable import ContainerRuntime
