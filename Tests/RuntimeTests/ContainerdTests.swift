@@ -232,4 +232,19 @@ struct ContainerdTests {
             #expect(try await fixture.exit(of: spec.id).code == 0)
         }
     }
+
+    @Test
+    func `a container of a known image starts without needless calls`() async throws {
+        try await ContainerdFixture.run { fixture in
+            var times: [Duration] = []
+            for round in 0..<10 {
+                let spec = fixture.spec("round\(round)", ["/bin/sleep", "1000"])
+                times.append(try await ContinuousClock().measure { _ = try await fixture.runtime.start(spec) })
+                try await fixture.runtime.remove(spec.id)
+            }
+            let median = times.sorted()[5]
+            print("create to running, median of 10: \(median)")
+            #expect(median < .seconds(3), "slower than any load explains")
+        }
+    }
 }
