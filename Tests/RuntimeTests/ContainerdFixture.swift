@@ -16,7 +16,8 @@ enum ContainerdHost {
                 access("\($0)/\(program)", X_OK) == 0
             }
         }
-    static let reason: Comment = "needs root, containerd, runc and /bin/busybox (apt-get install containerd runc busybox-static)"
+    static let reason: Comment =
+        "needs root, containerd, runc and /bin/busybox (apt-get install containerd runc busybox-static)"
 }
 
 /// A runtime with a private containerd in a directory of its own, and a busybox image made on the spot.
@@ -56,7 +57,8 @@ struct ContainerdFixture: Sendable {
         let own = CommandLine.arguments[0]
         let beside = String(own.prefix(upTo: own.lastIndex(of: "/") ?? own.startIndex)) + "/hivemind-log"
         return ContainerdRuntimeConfiguration(
-            dataDirectory: directory, nodeName: nodeName(directory), logProgram: access(beside, X_OK) == 0 ? beside : nil)
+            dataDirectory: directory, nodeName: nodeName(directory),
+            logProgram: access(beside, X_OK) == 0 ? beside : nil)
     }
 
     static func nodeName(_ directory: String) -> String {
@@ -65,7 +67,8 @@ struct ContainerdFixture: Sendable {
 
     /// A container of the image with a shell command.
     func spec(
-        _ name: String, _ command: [String], change: (inout ServiceSpec) -> Void = { _ in }, mounts: [ContainerMount] = []
+        _ name: String, _ command: [String], change: (inout ServiceSpec) -> Void = { _ in },
+        mounts: [ContainerMount] = []
     ) -> ContainerSpec {
         var service = ServiceSpec(name: "web", image: image.reference, imageDigest: image.digest, command: command)
         change(&service)

@@ -68,7 +68,9 @@ struct ContainerdTests {
             try await fixture.runtime.remove(spec.id)
             #expect(try await fixture.runtime.containers().isEmpty)
             #expect(access("\(fixture.directory)/tasks/exits.0", F_OK) != 0)
-            #expect(try await fixture.output(of: fixture.spec("again", ["/bin/sh", "-c", "echo hello; echo END"])) == "hello\nEND\n")
+            #expect(
+                try await fixture.output(of: fixture.spec("again", ["/bin/sh", "-c", "echo hello; echo END"]))
+                    == "hello\nEND\n")
         }
     }
 
@@ -92,11 +94,15 @@ struct ContainerdTests {
                     service.readOnlyRoot = true
                     service.resources = Resources(cpuMillis: 500, memoryBytes: 64 << 20, pidsMax: 50)
                 },
-                mounts: [ContainerMount(kind: .bind(source: volume), target: "/data", readOnly: false, seedsFromImage: true)])
+                mounts: [
+                    ContainerMount(kind: .bind(source: volume), target: "/data", readOnly: false, seedsFromImage: true)
+                ])
             let text = try await fixture.output(of: spec)
             for part in [
-                "1000\n1000\n1000 2000\n/work/made\nyes a b web-1\nweb-1\nnameserver 169.254.20.10\n", "10.1.2.3\tweb-1",
-                "first\ndeep\nfirst\n1000 750\n", "Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "readonly\n",
+                "1000\n1000\n1000 2000\n/work/made\nyes a b web-1\nweb-1\nnameserver 169.254.20.10\n",
+                "10.1.2.3\tweb-1",
+                "first\ndeep\nfirst\n1000 750\n", "Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
+                "readonly\n",
                 "sys\n",
             ] {
                 #expect(text.contains(part), "`\(part)` in \(text)")
@@ -107,7 +113,8 @@ struct ContainerdTests {
                 of: fixture.spec(
                     "later", ["/bin/sh", "-c", "cat /data/file; echo END"],
                     mounts: [
-                        ContainerMount(kind: .bind(source: volume), target: "/data", readOnly: true, seedsFromImage: true)
+                        ContainerMount(
+                            kind: .bind(source: volume), target: "/data", readOnly: true, seedsFromImage: true)
                     ]))
             #expect(again == "second\nEND\n")
         }
