@@ -104,17 +104,18 @@ import Testing
             try makeDirectory(temporary.file("volumes/shop/data/\(place)"))
             // A bind mount of the same file system: the device number does not tell it apart.
             let target = temporary.file("volumes/shop/data/\(place)")
-            let made = try Shell.runBlocking(["mount", "--bind", temporary.file("disk"), target], timeout: .seconds(10))
-            try #require(made.succeeded)
-            var isMounted = true
-            defer { if isMounted { unmountAll(temporary.path) } }
-            let used = try #require(try await volumes.usedBytes(key))
-            #expect(place == "data" ? used >= 50_000 : used < 50_000)
-            let error = await #expect(throws: VolumeError.self) { try await volumes.delete(key) }
-            #expect(error?.errno == EBUSY)
-            #expect(try temporary.read("disk/file").count == 50_000)
-            unmountAll(temporary.path)
-            isMounted = false
+            try await Shell.run(["mount", "--bind", temporary.file("disk"), target]).checked()
+            do {
+                let used = try #require(try await volumes.usedBytes(key))
+                #expect(place == "data" ? used >= 50_000 : used < 50_000)
+                let error = await #expect(throws: VolumeError.self) { try await volumes.delete(key) }
+                #expect(error?.errno == EBUSY)
+                #expect(try temporary.read("disk/file").count == 50_000)
+            } catch {
+                try await unmountAll(temporary.path)
+                throw error
+            }
+            try await unmountAll(temporary.path)
             try await volumes.delete(key)
             #expect(try trash(temporary.file("volumes")).isEmpty)
             #expect(try temporary.read("disk/file").count == 50_000)
@@ -126,13 +127,12 @@ import Testing
     }
 
     /// Mounts below `path`, wherever a rename took them.
-    private func unmountAll(_ path: String) {
-        let mounts = (try? String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)) ?? ""
+    private func unmountAll(_ path: String) async throws {
+        let mounts = try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)
         for line in mounts.split(separator: "\n") {
             let fields = line.split(separator: " ")
-            if fields.count > 4, fields[4].hasPrefix(path + "/") {
-                _ = try? Shell.runBlocking(["umount", "-l", String(fields[4])], timeout: .seconds(10))
-            }
+            guard fields.count > 4, fields[4].hasPrefix(path + "/") else { continue }
+            try await Shell.run(["umount", "-l", String(fields[4])]).checked()
         }
     }
 }
