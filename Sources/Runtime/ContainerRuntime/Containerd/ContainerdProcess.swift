@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0
 internal import CLinux
+// SPDX-License-Identifier: Apache-2.0
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
 internal import Glibc
 internal import Logging
@@ -102,7 +103,9 @@ actor ContainerdProcess {
     }
 
     private static func find(_ name: String, package: String) throws(RuntimeError) -> String {
-        for directory in pathDirectories() where access("\(directory)/\(name)", X_OK) == 0 { return "\(directory)/\(name)" }
+        for directory in pathDirectories() where access("\(directory)/\(name)", X_OK) == 0 {
+            return "\(directory)/\(name)"
+        }
         throw RuntimeError(
             .runtimeUnavailable, "`\(name)` is not installed (\(package) is missing)",
             hint: "apt-get install containerd runc, or give a running one with --containerd")
@@ -228,7 +231,8 @@ actor ContainerdProcess {
             }
             reap(current)
             if ContinuousClock.now - startedAt > .seconds(60) { delay = .milliseconds(100) }
-            log.warning("containerd ended, starting it again", metadata: ["pid": "\(current.pid)", "delay": "\(delay)"])
+            log.warning(
+                "containerd ended, starting it again", metadata: ["pid": "\(current.pid)", "delay": "\(delay)"])
             repeat {
                 do { try await Task.sleep(for: delay) } catch { return }
                 delay = min(delay * 2, .seconds(10))
