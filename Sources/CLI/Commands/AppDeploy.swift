@@ -12,8 +12,8 @@ struct AppDeploy: AsyncParsableCommand {
             succeed ends with 8 when the previous release runs again, with 9 when there is none.
 
             Examples:
-              hivemind app deploy web --image nginx:1.27 --replicas 3 --port 8080:80
-              hivemind app deploy db --image postgres:16 --volume data:/var/lib/postgresql/data --env POSTGRES_PASSWORD
+              hivemind app deploy web --image nginx:1.27 --replicas 3 --port 8080:80 --env TOKEN
+              hivemind app deploy db --image postgres:16 --volume data:/var/lib/postgresql/data
               hivemind app deploy tick --image busybox:1.36 --restart no -- echo hello
             """)
 
