@@ -37,6 +37,9 @@ public protocol Runtime: Sendable {
     /// Deletes the logs of a task.
     func removeLogs(task: TaskID) async throws
 
+    /// Tasks that have logs here, sorted.
+    func loggedTasks() async throws -> [TaskID]
+
     /// Every container of this daemon, running or not, sorted by id.
     func containers() async throws -> [ObservedContainer]
 

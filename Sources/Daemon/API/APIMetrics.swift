@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Synchronization
+
+/// Numbers of the API itself.
+final class APIMetrics: Sendable {
+    private struct Counts {
+        /// By hundreds of the status.
+        var answers: [Int: UInt64] = [:]
+        var microseconds: UInt64 = 0
+        var streams = 0
+    }
+
+    private let counts = Mutex(Counts())
+
+    func answered(status: Int, microseconds: UInt64) {
+        counts.withLock {
+            $0.answers[status / 100, default: 0] += 1
+            $0.microseconds += microseconds
+        }
+    }
+
+    func streamBegan() { counts.withLock { $0.streams += 1 } }
+    func streamEnded() { counts.withLock { $0.streams -= 1 } }
+
+    /// Prometheus text.
+    var text: String {
+        let counts = counts.withLock { $0 }
+        var text = "# TYPE hivemind_api_requests_total counter\n"
+        for (hundred, count) in counts.answers.sorted(by: { $0.key < $1.key }) {
+            text += "hivemind_api_requests_total{status=\"\(hundred)xx\"} \(count)\n"
+        }
+        text += "# TYPE hivemind_api_request_seconds_total counter\n"
+        text += "hivemind_api_request_seconds_total \(Double(counts.microseconds) / 1e6)\n"
+        text += "# TYPE hivemind_api_streams gauge\nhivemind_api_streams \(counts.streams)\n"
+        return text
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import HTTPTypes
+internal import Model
+
+enum AppRoutes {
+    static let all: [Route] = [
+        Route(.get, "/v1/apps") { request in
+            let list = try await request.backend.apps(namespace: try request.namespaceFilter())
+            return try .json(list, index: list.index)
+        },
+        Route(.get, "/v1/apps/{name}") { request in
+            let key = try request.key("app")
+            // Asked first: what is read afterwards is at least this new.
+            let index = await request.backend.appliedIndex()
+            let app = try await request.backend.app(key)
+            return try .json(app, index: index, version: app.version)
+        },
+        Route(.put, "/v1/apps/{name}", body: .json) { request in
+            let condition = try request.condition()
+            let body = try request.json(PutAppRequest.self)
+            let spec = try Validation.app(AppSpec(key: try request.key("app"), services: body.services))
+            let written = try await request.backend.putApp(
+                spec.key, PutAppRequest(services: spec.services), condition)
+            return try accepted(written, written.operation == nil ? .ok : .accepted)
+        },
+        Route(.delete, "/v1/apps/{name}") { request in
+            APIReply(.accepted, index: try await request.backend.deleteApp(try request.key("app")))
+        },
+        Route(.post, "/v1/apps/{name}/scale", body: .json) { request in
+            let key = try request.key("app")
+            let scale = try request.json(ScaleRequest.self)
+            try Validation.replicas(scale.replicas)
+            if let service = scale.service { try Validation.name(service, kind: "service") }
+            return try accepted(try await request.backend.scaleApp(key, scale))
+        },
+        Route(.post, "/v1/apps/{name}/restart") { request in
+            try accepted(try await request.backend.restartApp(try request.key("app")))
+        },
+        Route(.get, "/v1/apps/{name}/logs") { request in
+            let key = try request.key("app")
+            let filter = try request.logFilter()
+            var reply = APIReply(.ok, index: await request.backend.appliedIndex())
+            reply.body = .lines(try await request.backend.logs(key, filter), follow: filter.follow)
+            return reply
+        },
+        Route(.get, "/v1/operations/{id}") { request in
+            let index = await request.backend.appliedIndex()
+            return try .json(try await request.backend.operation(request.names["id"] ?? ""), index: index)
+        },
+    ]
+
+    private static func accepted(
+        _ written: Written<AppView>, _ status: HTTPResponse.Status = .accepted
+    ) throws -> APIReply {
+        try APIReply.json(written.value, status, index: written.index, version: written.value.version)
+            .location(written.operation.map { "/v1/operations/\($0)" })
+    }
+}

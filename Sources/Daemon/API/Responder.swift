@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import HTTPTypes
+internal import HummingbirdCore
+internal import Logging
+internal import Model
+internal import NIOCore
+
+/// One request from head to answer: find the route, read the body, run the handler before its deadline, write.
+struct Responder: Sendable {
+    let routes: RouteTable
+    let backend: any Backend
+    let spool: Spool
+    let limits: RequestLimits
+    let metrics: APIMetrics
+    let logger: Logger
+
+    /// What is read and forgotten of a body nobody wanted before the connection is closed.
+    private static let discardBytesMax: Int64 = 64 << 20
+
+    /// Thrown to close the connection after the answer was written.
+    private struct ConnectionEnds: Error {}
+
+    func respond(_ request: Request, _ writer: consuming ResponseWriter, _ channel: any Channel) async throws {
+        let started = NIODeadline.now()
+        let id = Self.requestID(request.headers[.requestID])
+        var logger = logger
+        logger[metadataKey: "request"] = "\(id)"
+
+        var body: BodyReader?
+        var reply: APIReply
+        do {
+            reply = try await answer(request, id, &body, writer, channel, started, logger)
+        } catch let broken as BodyReader.Broken {
+            throw broken.cause
+        } catch {
+            var problem = Problem.from(error, logger: logger)
+            problem.requestId = id
+            reply = .problem(problem)
+            if let allow = (error as? RouteFault)?.allow { reply.headers[.allow] = allow }
+        }
+        reply.headers[.requestID] = id
+        let micros = UInt64(max(0, (NIODeadline.now() - started).nanoseconds / 1000))
+        metrics.answered(status: reply.status.code, microseconds: micros)
+        logger.debug(
+            "request answered",
+            metadata: [
+                "method": "\(request.method.rawValue)", "path": "\(request.uri.path)",
+                "status": "\(reply.status.code)", "microseconds": "\(micros)",
+            ])
+        try await write(reply, request, &body, writer, channel, logger)
+    }
+
+    private func answer(
+        _ request: Request, _ id: String, _ body: inout BodyReader?, _ writer: borrowing ResponseWriter,
+        _ channel: any Channel, _ started: NIODeadline, _ logger: Logger
+    ) async throws -> APIReply {
+        let (route, names) = try routes.find(request.method, path: request.uri.path)
+        var context = try APIRequest(
+            id: id, backend: backend, metrics: metrics, names: names, query: request.uri.query,
+            headers: request.headers)
+        let deadline = started + TimeAmount(route.isImageWork ? limits.image : limits.ordinary)
+
+        if route.body != .none {
+            var reader = BodyReader(request, deadline: deadline)
+            defer { body = reader }
+            try reader.refuse(above: route.body == .json ? Int64(limits.jsonBytesMax) : limits.archiveBytesMax)
+            if request.headers[.expect]?.lowercased() == "100-continue" {
+                try await writer.writeInformationalHead(HTTPResponse(status: .continue))
+            }
+            // Ends the waiting for a body that does not come.
+            let timer = channel.eventLoop.scheduleTask(deadline: deadline) { channel.close(mode: .input, promise: nil) }
+            defer { timer.cancel() }
+            if route.body == .json {
+                context.body = try await reader.collect(upTo: limits.jsonBytesMax)
+            } else {
+                context.archive = try await spool.store(&reader)
+            }
+        }
+
+        let ready = context
+        let result: Result<APIReply, any Error>
+        do {
+            result = .success(
+                try await withDeadline(deadline, drain: limits.drain, on: channel.eventLoop) {
+                    try await route.handler(ready)
+                })
+        } catch {
+            result = .failure(error)
+        }
+        if let archive = ready.archive { await spool.remove(archive, logger: logger) }
+        return try result.get()
+    }
+
+    private func write(
+        _ reply: APIReply, _ request: Request, _ body: inout BodyReader?, _ writer: consuming ResponseWriter,
+        _ channel: any Channel, _ logger: Logger
+    ) async throws {
+        var reply = reply
+        if request.method == .head {
+            if case .bytes(let bytes) = reply.body { reply.headers[.contentLength] = String(bytes.readableBytes) }
+            reply.body = .empty
+        } else if case .lines(let lines, let follow) = reply.body {
+            reply.headers[.contentType] = "application/x-ndjson"
+            if follow { reply.headers[.connection] = "close" }
+            metrics.streamBegan()
+            defer { metrics.streamEnded() }
+            let bodyWriter = try await writer.writeHead(HTTPResponse(status: reply.status, headerFields: reply.headers))
+            do {
+                try await LogStream(lines: lines, follow: follow).send(to: bodyWriter, of: request, on: channel)
+            } catch {
+                logger.debug("log stream ended early", metadata: ["error": "\(error)"])
+                throw error
+            }
+            return
+        }
+
+        var reader = body ?? BodyReader(request, deadline: .now() + .seconds(10))
+        // Another request cannot follow a body that was not read.
+        if reader.hasBody, !reader.isEnded, reply.status.code >= 400 { reply.headers[.connection] = "close" }
+        let closes = reply.headers[.connection] == "close"
+        switch reply.body {
+        case .bytes(let bytes):
+            reply.headers[.contentLength] = String(bytes.readableBytes)
+            try await writer.write(
+                response: HTTPResponse(status: reply.status, headerFields: reply.headers),
+                body: ResponseBody(byteBuffer: bytes))
+        case .empty, .lines:
+            if request.method != .head, reply.status != .noContent { reply.headers[.contentLength] = "0" }
+            try await writer.writeResponse(HTTPResponse(status: reply.status, headerFields: reply.headers))
+        }
+        let timer = channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
+        defer { timer.cancel() }
+        do { try await reader.discard(upTo: Self.discardBytesMax) } catch { throw ConnectionEnds() }
+        if closes || !reader.isEnded { throw ConnectionEnds() }
+    }
+
+    /// The client's, when it is one that can stand in a log, else a new one.
+    private static func requestID(_ given: String?) -> String {
+        if let given, (1...64).contains(given.utf8.count),
+            given.unicodeScalars.allSatisfy({
+                switch $0 {
+                case "a"..."z", "A"..."Z", "0"..."9", "-", "_", ".": true
+                default: false
+                }
+            })
+        {
+            return given
+        }
+        return newID()
+    }
+}

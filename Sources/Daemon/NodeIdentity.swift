@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
+internal import Glibc
+internal import Model
+
+/// Who this node is, and the lock that keeps a second daemon off its data.
+///
+/// The id is made once per data directory: an empty directory is a new node.
+final class NodeIdentity: Sendable {
+    let id: NodeID
+    let name: String
+    let clusterID: String
+    private let lock: Int32
+
+    private struct File: Codable {
+        var id: NodeID
+        var name: String
+        var clusterId: String
+    }
+
+    /// Takes the lock and reads or makes the identity.
+    /// - Throws: `DaemonError` when another daemon holds the directory or it cannot be used.
+    init(dataDirectory: String, name wanted: String?) throws {
+        do {
+            try FileManager.default.createDirectory(atPath: dataDirectory, withIntermediateDirectories: true)
+        } catch {
+            throw DaemonError("cannot make the data directory `\(dataDirectory)`: \(error)")
+        }
+        lock = open(dataDirectory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard lock >= 0 else {
+            throw DaemonError("cannot open `\(dataDirectory)/lock`: \(String(cString: strerror(errno)))")
+        }
+        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
+            close(lock)
+            throw DaemonError(
+                "another daemon uses `\(dataDirectory)`",
+                hint: "stop it first, or give this one its own --data-dir and --socket")
+        }
+        let path = dataDirectory + "/node.json"
+        if let data = FileManager.default.contents(atPath: path) {
+            do {
+                let file = try JSON.decode(File.self, from: data)
+                id = file.id
+                name = file.name
+                clusterID = file.clusterId
+            } catch {
+                throw DaemonError("`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
+            }
+            return
+        }
+        var generator = SystemRandomNumberGenerator()
+        id = NodeID(IdentifierMaker.make(using: &generator))
+        clusterID = IdentifierMaker.make(using: &generator)
+        var buffer = [CChar](repeating: 0, count: 256)
+        gethostname(&buffer, 255)
+        let host = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        name = Self.label(wanted ?? host)
+        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID), pretty: true)
+        try DurableFile.write(data, to: path)
+    }
+
+    /// The host's name as one DNS label.
+    private static func label(_ text: String) -> String {
+        let short = text.split(separator: ".").first.map(String.init) ?? ""
+        let mapped = short.lowercased().map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" }
+        let trimmed = String(mapped).split(separator: "-").joined(separator: "-")
+        return trimmed.isEmpty ? "node" : String(trimmed.prefix(40))
+    }
+
+    deinit { close(lock) }
+}
+
+/// Files that are either whole or absent after a crash.
+enum DurableFile {
+    static func write(_ data: Data, to path: String) throws {
+        let temporary = path + ".new"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure("create", temporary) }
+        var offset = 0
+        let bytes = [UInt8](data)
+        while offset < bytes.count {
+            let written = bytes[offset...].withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            guard written > 0 else {
+                close(descriptor)
+                throw failure("write", temporary)
+            }
+            offset += written
+        }
+        guard fsync(descriptor) == 0, close(descriptor) == 0 else { throw failure("sync", temporary) }
+        guard rename(temporary, path) == 0 else { throw failure("rename", path) }
+        let directory = open(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]), O_RDONLY | O_CLOEXEC)
+        if directory >= 0 {
+            fsync(directory)
+            close(directory)
+        }
+    }
+
+    private static func failure(_ verb: String, _ path: String) -> DaemonError {
+        DaemonError("cannot \(verb) `\(path)`: \(String(cString: strerror(errno)))")
+    }
+}

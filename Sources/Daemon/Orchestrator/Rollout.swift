@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+public import Model
+public import Store
+
+/// Brings the tasks of one app to what its services ask for, one step at a time.
+///
+/// Pure: the same picture and time give the same step on any node. Run again after each change, it ends where nothing
+/// is left to do.
+public struct Rollout: Sendable {
+    /// What the leader is to do next for an app.
+    public struct Step: Hashable, Sendable {
+        public var changes: [Change] = []
+        /// Tasks to place, per service.
+        public var create: [Creation] = []
+        /// Nothing will happen before this time unless something changes; nil when only a change can help.
+        public var wakeAt: Timestamp?
+
+        public var isEmpty: Bool { changes.isEmpty && create.isEmpty }
+    }
+
+    public struct Creation: Hashable, Sendable {
+        public var service: ServiceRow
+        public var count: Int
+    }
+
+    /// A task counts as good once its container has run this long: a command that fails at once is caught by it.
+    public static let monitorMilliseconds: Int64 = 1500
+    /// So many restarts of one task during a rollout are a crash loop.
+    public static let restartsUntilCrashLoop = 4
+    /// Ended tasks kept per service, with their logs, to explain what happened.
+    public static let endedTasksKept = 5
+
+    let picture: AppPicture
+    let now: Timestamp
+
+    public static func next(_ picture: AppPicture, now: Timestamp) -> Step {
+        Rollout(picture: picture, now: now).step()
+    }
+
+    private func step() -> Step {
+        if picture.app.deleting { return deletion() }
+        if let failure = failure() { return Step(changes: [failure]) }
+        var step = Step()
+        for service in picture.services { converge(service, &step) }
+        if step.isEmpty, let end = success() { step.changes.append(end) }
+        prune(&step)
+        step.wakeAt = nextWake()
+        return step
+    }
+
+    // MARK: - What is there
+
+    private func tasks(of service: ServiceRow) -> [TaskRow] { picture.tasks.filter { $0.service == service.name } }
+
+    func isStable(_ task: TaskRow) -> Bool {
+        if task.isCompleted { return true }
+        guard task.status.state == .running, task.status.ready, let started = task.status.startedAt else {
+            return false
+        }
+        return now - started >= Self.monitorMilliseconds
+    }
+
+    // MARK: - Steps
+
+    private func deletion() -> Step {
+        let wanted = picture.tasks.filter { $0.goal == .run }.map(\.id)
+        if !wanted.isEmpty {
+            return Step(changes: [.stopTasks(StopTasks(tasks: wanted, reason: Reason(.stopped, "the app was deleted")))])
+        }
+        guard picture.tasks.allSatisfy({ $0.status.state.isTerminal }) else { return Step() }
+        return Step(changes: [.removeApp(AppChange(app: picture.app.key))])
+    }
+
+    private func converge(_ service: ServiceRow, _ step: inout Step) {
+        let mine = tasks(of: service)
+        let wanted = service.removed ? 0 : service.replicas
+        let current = mine.filter { $0.goal == .run && $0.generation == service.generation && !service.removed }
+        let old = mine.filter { task in task.goal == .run && !current.contains { $0.id == task.id } }
+        let leaving = mine.filter { $0.goal == .stop && !$0.status.state.isTerminal }.count
+        let total = current.count + old.count
+
+        func stop(_ tasks: [TaskRow], _ reason: Reason) {
+            if !tasks.isEmpty { step.changes.append(.stopTasks(StopTasks(tasks: tasks.map(\.id), reason: reason))) }
+        }
+        func create(_ count: Int) {
+            if count > 0 { step.create.append(Creation(service: service, count: count)) }
+        }
+        let scaledDown = Reason(.stopped, "the service was scaled down")
+        let replaced = Reason(.replaced, "replaced by release \(picture.app.release)")
+
+        if wanted == 0 { return stop(current + old, service.removed ? replaced : scaledDown) }
+        // Two replicas must not write the same volume where one release hands over to the next.
+        let exclusive = service.spec.hasWritableVolume
+        if old.isEmpty {
+            if current.count > wanted { return stop(leastUseful(current, current.count - wanted), scaledDown) }
+            return create(wanted - current.count)
+        }
+        // One by one: the next step waits until what was started has proved itself.
+        guard current.allSatisfy(isStable) else { return }
+        if exclusive {
+            guard leaving == 0 else { return }
+            if total >= wanted { return stop(leastUseful(old, max(1, total - wanted)), replaced) }
+            return create(wanted - total)
+        }
+        if current.count >= wanted { return stop(old, replaced) }
+        if total > wanted { return stop(leastUseful(old, total - wanted), replaced) }
+        create(max(1, wanted - total))
+    }
+
+    /// Those that serve least go first: ended ones, then such as are not ready, then the youngest.
+    private func leastUseful(_ tasks: [TaskRow], _ count: Int) -> [TaskRow] {
+        func rank(_ task: TaskRow) -> Int { task.status.state.isTerminal ? 0 : task.status.ready ? 2 : 1 }
+        return Array(
+            tasks.sorted { (rank($0), $1.sequence, $0.id) < (rank($1), $0.sequence, $1.id) }.prefix(count))
+    }
+
+    private func prune(_ step: inout Step) {
+        var gone: [TaskID] = []
+        for name in Set(picture.tasks.map(\.service)).sorted() {
+            let isRemoved = picture.services.first { $0.name == name }?.removed ?? true
+            let ended = picture.tasks.filter {
+                $0.service == name && $0.goal == .stop && $0.status.state.isTerminal
+                    && $0.id != picture.rollout?.failedTask
+            }
+            gone += ended.dropLast(isRemoved ? 0 : Self.endedTasksKept).map(\.id)
+        }
+        if !gone.isEmpty { step.changes.append(.removeTasks(RemoveTasks(tasks: gone))) }
+    }
+
+    // MARK: - How a rollout ends
+
+    private var runningRollout: RolloutRow? {
+        picture.rollout.flatMap { $0.state == .running ? $0 : nil }
+    }
+
+    private func success() -> Change? {
+        guard let rollout = runningRollout else { return nil }
+        for service in picture.services {
+            let wanted = service.removed ? 0 : service.replicas
+            let serving = tasks(of: service).filter { $0.goal == .run }
+            guard serving.count == wanted, serving.allSatisfy({ $0.generation == service.generation && isStable($0) })
+            else { return nil }
+        }
+        return .endRollout(EndRollout(id: rollout.id, outcome: rollout.rollingBack ? .rolledBack : .succeeded))
+    }
+
+    private func failure() -> Change? {
+        guard let rollout = runningRollout else { return nil }
+        func fail(_ reason: Reason, _ task: TaskID?) -> Change {
+            .endRollout(EndRollout(id: rollout.id, outcome: .failed(reason, task: task)))
+        }
+        let fresh = picture.services.flatMap { service in
+            tasks(of: service).filter {
+                $0.generation == service.generation && $0.goal == .run && $0.createdAt >= rollout.startedAt
+            }
+        }
+        if !rollout.rollingBack {
+            for task in fresh {
+                if task.status.state == .failed {
+                    return fail(task.status.reason ?? Reason(.startFailed, "task \(task.id) failed"), task.id)
+                }
+                if task.status.restarts >= Self.restartsUntilCrashLoop, !isStable(task) {
+                    let cause = task.status.reason?.message ?? "ended again and again"
+                    return fail(
+                        Reason(
+                            .crashLoop, "task \(task.id) of service `\(task.service)` keeps ending: \(cause)",
+                            hint: "its log says more: hivemind app logs \(picture.app.key.name) --task \(task.id)"),
+                        task.id)
+                }
+            }
+        }
+        if now - rollout.progressAt > rollout.progressDeadlineMilliseconds {
+            let stuck = fresh.first { !isStable($0) }
+            let seconds = rollout.progressDeadlineMilliseconds / 1000
+            let detail = stuck?.status.reason.map { ": \($0.message)" } ?? ""
+            return fail(
+                Reason(.deadlineExceeded, "no progress for \(seconds) s\(detail)", hint: stuck?.status.reason?.hint),
+                stuck?.id)
+        }
+        return nil
+    }
+
+    private func nextWake() -> Timestamp? {
+        guard let rollout = runningRollout else { return nil }
+        var wake = rollout.progressAt + (rollout.progressDeadlineMilliseconds + 1)
+        for task in picture.tasks where task.goal == .run && task.status.ready && !isStable(task) {
+            if let started = task.status.startedAt { wake = min(wake, started + Self.monitorMilliseconds) }
+        }
+        return wake
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+public import Model
+public import Store
+
+/// The names and balancing rules every node derives from the applied state.
+public enum Tables {
+    /// A task gets traffic while it is wanted and its container is up.
+    static func isEndpoint(_ task: TaskRow) -> Bool { task.goal == .run && task.status.ready }
+
+    public static func make(_ state: StateView, index: UInt64) throws -> (names: NameTable, balancing: BalancingTable) {
+        make(
+            index: index, services: try state.services(), tasks: try state.tasks(),
+            ports: try state.ports())
+    }
+
+    /// Pure. `services` sorted by namespace, app, name; `tasks` in any order.
+    public static func make(
+        index: UInt64, services: [ServiceRow], tasks: [TaskRow], ports: [PortRow]
+    ) -> (names: NameTable, balancing: BalancingTable) {
+        struct ServiceKey: Hashable {
+            var app: ObjectKey
+            var service: String
+        }
+        var endpoints: [ServiceKey: [IPv4Address]] = [:]
+        for task in tasks where isEndpoint(task) {
+            endpoints[ServiceKey(app: task.app, service: task.service), default: []].append(task.address)
+        }
+        let published = Dictionary(grouping: ports) { ServiceKey(app: $0.app, service: $0.service) }
+        let perApp = Dictionary(grouping: services, by: \.app)
+
+        var named: [NamedService] = []
+        var balanced: [BalancedService] = []
+        for service in services {
+            let key = ServiceKey(app: service.app, service: service.name)
+            let ready = (endpoints[key] ?? []).sorted()
+            let siblings = perApp[service.app] ?? []
+            let isDefault = service.name == service.app.name || siblings.count == 1
+            named.append(
+                NamedService(
+                    app: service.app, service: service.name, isAppDefault: isDefault,
+                    vip: service.spec.endpointMode == .vip ? service.vip : nil, endpoints: ready))
+            if let vip = service.vip {
+                balanced.append(
+                    BalancedService(
+                        vip: vip, endpoints: ready, ports: (published[key] ?? []).map(\.port).sorted()))
+            }
+        }
+        let clients = tasks.filter { !$0.status.state.isTerminal }
+            .map { NameClient(address: $0.address, app: $0.app) }
+            .sorted { $0.address < $1.address }
+        return (
+            NameTable(index: index, services: named, clients: clients),
+            BalancingTable(index: index, services: balanced.sorted { $0.vip < $1.vip })
+        )
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import GRDB
+internal import Model
+
+extension Applier {
+    func taskRow(_ id: TaskID) throws -> TaskRow? {
+        try db.row("\(TaskRow.select) WHERE t.id = ?", [id.raw]).map(TaskRow.init)
+    }
+
+    func assignTasks(_ change: AssignTasks) throws -> Applied.Outcome {
+        var placed = 0
+        for task in change.tasks {
+            guard let app = try appRow(task.app), !app.deleting,
+                let service = try serviceRows(task.app).first(where: { $0.name == task.service }),
+                service.generation == task.generation, !service.removed,
+                try taskRow(task.id) == nil,
+                try isFree(task.address)
+            else { continue }
+            try take(task.address, kind: "task", owner: "task/\(task.id)")
+            try db.run(
+                """
+                INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, 'run', 'pending', 0, ?, NULL, NULL, 0, NULL,
+                    NULL, NULL, NULL, ?, ?, NULL, NULL, ?, ?)
+                """,
+                [
+                    task.id.raw, task.app.namespace, task.app.name, task.service, task.generation, app.release,
+                    task.node.raw, task.address.description, service.spec.image, now.milliseconds,
+                    version << 10 | Int64(placed & 1023), version,
+                ])
+            for mount in service.spec.mounts {
+                guard case .volume(let name) = mount.source else { continue }
+                try db.run(
+                    "UPDATE volumes SET node = ? WHERE namespace = ? AND name = ? AND node IS NULL",
+                    [task.node.raw, task.app.namespace, name])
+            }
+            placed += 1
+            touched.tasks.insert(task.id)
+            touched.apps.insert(task.app)
+        }
+        return .done(placed == 0 ? .unchanged : .changed)
+    }
+
+    private func isFree(_ address: IPv4Address) throws -> Bool {
+        guard let row = try db.row("SELECT released_at FROM addresses WHERE address = ?", [address.description]) else {
+            return true
+        }
+        guard let released = row.optionalTime("released_at") else { return false }
+        return now - released >= AddressPool.restMilliseconds
+    }
+
+    func stopTasks(_ change: StopTasks) throws -> Applied.Outcome {
+        for id in change.tasks {
+            guard let task = try taskRow(id), task.goal == .run else { continue }
+            if task.status.state.isTerminal {
+                // Ended by itself before: the goal changes, its own reason stays.
+                try db.run("UPDATE tasks SET goal = 'stop', version = ? WHERE id = ?", [version, id.raw])
+            } else {
+                try db.run(
+                    """
+                    UPDATE tasks SET goal = 'stop', ready = 0, reason_code = ?, reason_message = ?, reason_hint = ?,
+                        version = ? WHERE id = ?
+                    """,
+                    [change.reason.code.rawValue, change.reason.message, change.reason.hint, version, id.raw])
+            }
+            touched.tasks.insert(id)
+            touched.apps.insert(task.app)
+        }
+        return .done(.changed)
+    }
+
+    func recordTasks(_ change: RecordTasks) throws -> Applied.Outcome {
+        for report in change.reports {
+            guard let task = try taskRow(report.task) else { continue }
+            // States only advance, and what has ended stays as it ended.
+            if task.status.state.isTerminal || report.status.state < task.status.state { continue }
+            var status = report.status
+            if task.goal == .stop { status.ready = false }
+            if status == task.status { continue }
+            let ended = status.state.isTerminal
+            try db.run(
+                """
+                UPDATE tasks SET state = ?, ready = ?, container_id = ?, pid = ?, restarts = ?, exit_code = ?,
+                    reason_code = ?, reason_message = ?, reason_hint = ?, started_at = ?, ended_at = ?, version = ?
+                WHERE id = ?
+                """,
+                [
+                    status.state.rawValue, status.ready, status.container?.raw, status.pid.map { Int($0) },
+                    status.restarts, status.exitCode, status.reason?.code.rawValue, status.reason?.message,
+                    status.reason?.hint, status.startedAt?.milliseconds, ended ? now.milliseconds : nil, version,
+                    report.task.raw,
+                ])
+            if ended {
+                try releaseAddress(owner: "task/\(report.task)")
+                try updateVolumeUsers(task.app)
+            }
+            if task.status.state < status.state {
+                try db.run(
+                    "UPDATE rollouts SET progress_at = ? WHERE namespace = ? AND app = ? AND state = 'running'",
+                    [now.milliseconds, task.app.namespace, task.app.name])
+            }
+            touched.tasks.insert(report.task)
+            touched.apps.insert(task.app)
+        }
+        return .done(.changed)
+    }
+
+    func removeTasks(_ change: RemoveTasks) throws -> Applied.Outcome {
+        for id in change.tasks {
+            guard let task = try taskRow(id), task.status.state.isTerminal else { continue }
+            try db.run("DELETE FROM tasks WHERE id = ?", [id.raw])
+            touched.tasks.insert(id)
+            touched.apps.insert(task.app)
+            try forgetUnused(task.app, service: task.service)
+        }
+        return .done(.changed)
+    }
+
+    /// Specs no task, service or kept release needs, and services that left the app.
+    private func forgetUnused(_ app: ObjectKey, service: String) throws {
+        try db.run(
+            """
+            DELETE FROM services WHERE namespace = ? AND app = ? AND name = ? AND removed = 1
+                AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.namespace = services.namespace
+                    AND t.app = services.app AND t.service = services.name)
+                AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.namespace = services.namespace
+                    AND r.app = services.app AND r.state = 'running')
+            """, [app.namespace, app.name, service])
+        let exists = try db.row(
+            "SELECT 1 FROM services WHERE namespace = ? AND app = ? AND name = ?", [app.namespace, app.name, service])
+        if exists == nil {
+            try releaseAddress(owner: "service/\(app.namespace)/\(app.name)/\(service)")
+            try db.run(
+                "DELETE FROM published_ports WHERE namespace = ? AND app = ? AND service = ?",
+                [app.namespace, app.name, service])
+        }
+        // The newest ones stay for going back; a release that needs an older one writes it again.
+        try db.run(
+            """
+            DELETE FROM specs WHERE namespace = ? AND app = ? AND service = ?
+                AND generation < (SELECT max(generation) - 10 FROM specs x WHERE x.namespace = specs.namespace
+                    AND x.app = specs.app AND x.service = specs.service)
+                AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.namespace = specs.namespace AND t.app = specs.app
+                    AND t.service = specs.service AND t.generation = specs.generation)
+                AND NOT EXISTS (SELECT 1 FROM services s WHERE s.namespace = specs.namespace AND s.app = specs.app
+                    AND s.name = specs.service AND s.generation = specs.generation)
+            """, [app.namespace, app.name, service])
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+public import Model
+
+/// One typed change of the replicated state, as it stands in a log entry.
+///
+/// Whatever is not a function of the state itself (ids, time) was decided by the proposer and travels along: applying
+/// a command is pure.
+public struct Command: Hashable, Sendable {
+    /// Given by the client for a safe retry: the second command with the same id answers like the first and changes
+    /// nothing.
+    public var request: String?
+    /// Stamped by the leader; never goes back along the log.
+    public var at: Timestamp
+    public var change: Change
+
+    public init(request: String? = nil, at: Timestamp, change: Change) {
+        self.request = request
+        self.at = at
+        self.change = change
+    }
+}
+
+/// Every kind of change. The number of a kind is part of the log format: never reuse one.
+public enum Change: Hashable, Sendable {
+    case initializeCluster(InitializeCluster)
+    case putNode(NodeRow)
+    case putApp(PutApp)
+    case scaleService(ScaleService)
+    case restartApp(AppChange)
+    case deleteApp(AppChange)
+    case removeApp(AppChange)
+    case assignTasks(AssignTasks)
+    case stopTasks(StopTasks)
+    case recordTasks(RecordTasks)
+    case removeTasks(RemoveTasks)
+    case endRollout(EndRollout)
+    case putVolume(PutVolume)
+    case deleteVolume(VolumeChange)
+    case removeVolume(VolumeChange)
+    case putConfig(PutConfig)
+    case deleteConfig(DeleteConfig)
+}
+
+public struct InitializeCluster: Hashable, Codable, Sendable {
+    public var clusterID: String
+    public var ranges: AddressRanges
+
+    public init(clusterID: String, ranges: AddressRanges) {
+        self.clusterID = clusterID
+        self.ranges = ranges
+    }
+}
+
+/// Creates an app or replaces its spec; image digests are stamped.
+public struct PutApp: Hashable, Codable, Sendable {
+    public var spec: AppSpec
+    public var condition: Precondition
+    /// Without progress for this long the rollout fails.
+    public var progressDeadlineMilliseconds: Int64
+
+    public init(spec: AppSpec, condition: Precondition = .none, progressDeadlineMilliseconds: Int64 = 120_000) {
+        self.spec = spec
+        self.condition = condition
+        self.progressDeadlineMilliseconds = progressDeadlineMilliseconds
+    }
+}
+
+/// What must be true of the object for the write to happen.
+public enum Precondition: Hashable, Codable, Sendable {
+    case none
+    case absent
+    case version(UInt64)
+}
+
+public struct ScaleService: Hashable, Codable, Sendable {
+    public var app: ObjectKey
+    public var service: String
+    public var replicas: Int
+
+    public init(app: ObjectKey, service: String, replicas: Int) {
+        self.app = app
+        self.service = service
+        self.replicas = replicas
+    }
+}
+
+public struct AppChange: Hashable, Codable, Sendable {
+    public var app: ObjectKey
+    public init(app: ObjectKey) { self.app = app }
+}
+
+/// Tasks the leader places. An item whose service, generation or address is no longer free to use is skipped.
+public struct AssignTasks: Hashable, Codable, Sendable {
+    public var tasks: [NewTask]
+    public init(tasks: [NewTask]) { self.tasks = tasks }
+}
+
+public struct NewTask: Hashable, Codable, Sendable {
+    public var id: TaskID
+    public var app: ObjectKey
+    public var service: String
+    public var generation: Int
+    public var node: NodeID
+    public var address: IPv4Address
+
+    public init(
+        id: TaskID, app: ObjectKey, service: String, generation: Int, node: NodeID, address: IPv4Address
+    ) {
+        self.id = id
+        self.app = app
+        self.service = service
+        self.generation = generation
+        self.node = node
+        self.address = address
+    }
+}
+
+public struct StopTasks: Hashable, Codable, Sendable {
+    public var tasks: [TaskID]
+    public var reason: Reason
+
+    public init(tasks: [TaskID], reason: Reason) {
+        self.tasks = tasks
+        self.reason = reason
+    }
+}
+
+/// What nodes saw of their tasks.
+public struct RecordTasks: Hashable, Codable, Sendable {
+    public var reports: [TaskReport]
+    public init(reports: [TaskReport]) { self.reports = reports }
+}
+
+/// The observed half of a task. Replaces the whole of it; a state that would go back is ignored.
+public struct TaskReport: Hashable, Codable, Sendable {
+    public var task: TaskID
+    public var status: TaskStatus
+
+    public init(task: TaskID, status: TaskStatus) {
+        self.task = task
+        self.status = status
+    }
+}
+
+public struct TaskStatus: Hashable, Codable, Sendable {
+    public var state: TaskState
+    /// Its container runs and may get traffic.
+    public var ready: Bool
+    public var container: ContainerID?
+    public var pid: Int32?
+    public var restarts: Int
+    public var exitCode: Int?
+    public var reason: Reason?
+    /// Of the current or last container.
+    public var startedAt: Timestamp?
+
+    public init(
+        state: TaskState, ready: Bool = false, container: ContainerID? = nil, pid: Int32? = nil, restarts: Int = 0,
+        exitCode: Int? = nil, reason: Reason? = nil, startedAt: Timestamp? = nil
+    ) {
+        self.state = state
+        self.ready = ready
+        self.container = container
+        self.pid = pid
+        self.restarts = restarts
+        self.exitCode = exitCode
+        self.reason = reason
+        self.startedAt = startedAt
+    }
+}
+
+/// Drops the rows of ended tasks.
+public struct RemoveTasks: Hashable, Codable, Sendable {
+    public var tasks: [TaskID]
+    public init(tasks: [TaskID]) { self.tasks = tasks }
+}
+
+public struct EndRollout: Hashable, Codable, Sendable {
+    public enum Outcome: Hashable, Codable, Sendable {
+        case succeeded
+        /// Goes back to the release before when there is one; that is what decides between failed and rolled back.
+        case failed(Reason, task: TaskID?)
+        /// The release before runs again.
+        case rolledBack
+    }
+
+    public var id: String
+    public var outcome: Outcome
+
+    public init(id: String, outcome: Outcome) {
+        self.id = id
+        self.outcome = outcome
+    }
+}
+
+public struct PutVolume: Hashable, Codable, Sendable {
+    public var volume: ObjectKey
+    public var node: NodeID?
+
+    public init(volume: ObjectKey, node: NodeID?) {
+        self.volume = volume
+        self.node = node
+    }
+}
+
+public struct VolumeChange: Hashable, Codable, Sendable {
+    public var volume: ObjectKey
+    public init(volume: ObjectKey) { self.volume = volume }
+}
+
+public struct PutConfig: Hashable, Codable, Sendable {
+    public var config: ObjectKey
+    public var data: String
+    public var condition: Precondition
+
+    public init(config: ObjectKey, data: String, condition: Precondition) {
+        self.config = config
+        self.data = data
+        self.condition = condition
+    }
+}
+
+public struct DeleteConfig: Hashable, Codable, Sendable {
+    public var config: ObjectKey
+    public var condition: Precondition
+
+    public init(config: ObjectKey, condition: Precondition) {
+        self.config = config
+        self.condition = condition
+    }
+}

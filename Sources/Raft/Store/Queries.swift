@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import GRDB
+public import Model
+
+/// The applied state at one moment: all reads of one view see the same index.
+public struct StateView {
+    let db: Database
+
+    public func meta() throws -> MetaRow { try StateMachine.meta(db) }
+
+    public func nodes() throws -> [NodeRow] {
+        try db.rows("SELECT * FROM nodes ORDER BY name").map(NodeRow.init)
+    }
+
+    public func apps(namespace: String? = nil) throws -> [AppRow] {
+        try db.rows(
+            "SELECT * FROM apps WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]
+        ).map(AppRow.init)
+    }
+
+    public func app(_ key: ObjectKey) throws -> AppRow? {
+        try db.row("SELECT * FROM apps WHERE namespace = ? AND name = ?", [key.namespace, key.name]).map(AppRow.init)
+    }
+
+    /// All services of an app, or of every app; also those leaving it.
+    public func services(
+        namespace: String? = nil, app: String? = nil
+    ) throws -> [ServiceRow] {
+        try db.rows(
+            """
+            \(ServiceRow.select) WHERE s.namespace = coalesce(?, s.namespace) AND s.app = coalesce(?, s.app)
+            ORDER BY s.namespace, s.app, s.name
+            """, [namespace, app]
+        ).map(ServiceRow.init)
+    }
+
+    /// Oldest first.
+    public func tasks(app key: ObjectKey) throws -> [TaskRow] {
+        try db.rows(
+            "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence", [key.namespace, key.name]
+        ).map(TaskRow.init)
+    }
+
+    public func tasks(namespace: String? = nil) throws -> [TaskRow] {
+        try db.rows(
+            "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
+            [namespace]
+        ).map(TaskRow.init)
+    }
+
+    public func task(_ id: TaskID) throws -> TaskRow? {
+        try db.row("\(TaskRow.select) WHERE t.id = ?", [id.raw]).map(TaskRow.init)
+    }
+
+    /// At most two: enough to know whether a prefix is unique.
+    public func tasks(prefix: String) throws -> [TaskRow] {
+        try db.rows(
+            "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2", [prefix, prefix]
+        ).map(TaskRow.init)
+    }
+
+    /// Tasks of one node that have not ended, by id.
+    public func livingTasks(node: NodeID) throws -> [TaskRow] {
+        try db.rows(
+            "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id", [node.raw]
+        ).map(TaskRow.init)
+    }
+
+    /// Ids of every task of a node that still has a row: their logs are kept.
+    public func taskIDs(node: NodeID) throws -> [TaskID] {
+        try db.rows("SELECT id FROM tasks WHERE node = ? ORDER BY id", [node.raw]).map { TaskID($0.text("id")) }
+    }
+
+    public func rollout(app key: ObjectKey) throws -> RolloutRow? {
+        try db.row(
+            "SELECT * FROM rollouts WHERE namespace = ? AND app = ? ORDER BY sequence DESC LIMIT 1",
+            [key.namespace, key.name]
+        ).map(RolloutRow.init)
+    }
+
+    public func rollout(id: String) throws -> RolloutRow? {
+        try db.row("SELECT * FROM rollouts WHERE id = ?", [id]).map(RolloutRow.init)
+    }
+
+    public func ports() throws -> [PortRow] {
+        try db.rows("SELECT * FROM published_ports ORDER BY protocol, host_port").map(PortRow.init)
+    }
+
+    public func volumes(namespace: String? = nil) throws -> [VolumeRow] {
+        try db.rows(
+            "SELECT * FROM volumes WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]
+        ).map { try volume(row: $0) }
+    }
+
+    public func volume(_ key: ObjectKey) throws -> VolumeRow? {
+        try db.row("SELECT * FROM volumes WHERE namespace = ? AND name = ?", [key.namespace, key.name])
+            .map { try volume(row: $0) }
+    }
+
+    private func volume(row: Row) throws -> VolumeRow {
+        let key = ObjectKey(namespace: row.text("namespace"), name: row.text("name"))
+        let users = try db.rows(
+            "SELECT app FROM volume_users WHERE namespace = ? AND volume = ? ORDER BY app", [key.namespace, key.name]
+        ).map { $0.text("app") }
+        return VolumeRow(
+            key: key, driver: row.text("driver"), node: row.optionalText("node").map { NodeID($0) },
+            deleting: row.flag("deleting"), version: row.index("version"), createdAt: row.time("created_at"),
+            users: users)
+    }
+
+    public func configs(namespace: String? = nil, prefix: String = "") throws -> [ConfigView] {
+        try db.rows(
+            """
+            SELECT * FROM configs WHERE namespace = coalesce(?, namespace) AND substr(name, 1, length(?)) = ?
+            ORDER BY namespace, name
+            """, [namespace, prefix, prefix]
+        ).map(config)
+    }
+
+    public func config(_ key: ObjectKey) throws -> ConfigView? {
+        try db.row("SELECT * FROM configs WHERE namespace = ? AND name = ?", [key.namespace, key.name]).map(config)
+    }
+
+    private func config(_ row: Row) -> ConfigView {
+        ConfigView(
+            name: row.text("name"), namespace: row.text("namespace"), data: row.text("data"),
+            version: row.index("version"))
+    }
+
+    /// Addresses in use and resting, for placement.
+    public func addresses(
+        in subnet: IPv4Subnet
+    ) throws -> (used: Set<IPv4Address>, released: [IPv4Address: Timestamp]) {
+        var used: Set<IPv4Address> = []
+        var released: [IPv4Address: Timestamp] = [:]
+        for row in try db.rows("SELECT address, released_at FROM addresses WHERE kind = 'task' ORDER BY address") {
+            guard let address = IPv4Address(row.text("address")), subnet.contains(address) else { continue }
+            if let at = row.optionalTime("released_at") { released[address] = at } else { used.insert(address) }
+        }
+        return (used, released)
+    }
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+import Model
+import Synchronization
+
+@testable import Daemon
+
+/// A backend with one app `web`, configs in memory, and hooks for what tests want to go wrong.
+final class FakeBackend: Backend {
+    struct State {
+        var configs: [ObjectKey: ConfigView] = [:]
+        var index: UInt64 = 7
+        var isReady = true
+        var puts: [(ObjectKey, PutAppRequest, WriteCondition)] = []
+        var filters: [LogFilter] = []
+        var pathsSeen: [String] = []
+        var unchanged = false
+    }
+
+    let state = Mutex(State())
+    let fault: (any Error)?
+    let lines: @Sendable () -> AsyncThrowingStream<AppLogLine, any Error>
+    let onStatus: @Sendable () async throws -> Void
+    let onImport: @Sendable (String) throws -> Void
+
+    init(
+        fault: (any Error)? = nil,
+        lines: @escaping @Sendable () -> AsyncThrowingStream<AppLogLine, any Error> = {
+            AsyncThrowingStream { continuation in
+                for number in 1...3 { continuation.yield(FakeBackend.line("line \(number)")) }
+                continuation.finish()
+            }
+        },
+        onStatus: @escaping @Sendable () async throws -> Void = {},
+        onImport: @escaping @Sendable (String) throws -> Void = { _ in }
+    ) {
+        self.fault = fault
+        self.lines = lines
+        self.onStatus = onStatus
+        self.onImport = onImport
+    }
+
+    static let epoch = Timestamp(milliseconds: 0)
+    static func line(_ text: String) -> AppLogLine {
+        AppLogLine(task: "t1", service: "web", at: epoch, stream: .stdout, text: text)
+    }
+
+    static func view(_ name: String) -> AppView {
+        AppView(
+            name: name, namespace: "default", version: 5, release: 1, image: "nginx", status: .running, reason: nil,
+            replicas: ReplicaCounts(desired: 1, running: 1, ready: 1), vip: nil, ports: [], services: [], rollout: nil,
+            createdAt: epoch, updatedAt: epoch)
+    }
+
+    private func known(_ key: ObjectKey) throws {
+        if let fault { throw fault }
+        guard key.name == "web" else { throw Problem(.notFound, "no app `\(key)`", hint: "hivemind app ls") }
+    }
+
+    func apps(namespace: String?) async throws -> ItemList<AppView> {
+        if let fault { throw fault }
+        return ItemList(items: namespace == nil || namespace == "default" ? [Self.view("web")] : [], index: 9)
+    }
+
+    func app(_ key: ObjectKey) async throws -> AppView {
+        try known(key)
+        return Self.view(key.name)
+    }
+
+    func putApp(
+        _ key: ObjectKey, _ request: PutAppRequest, _ condition: WriteCondition
+    ) async throws -> Written<AppView> {
+        let unchanged = state.withLock { state in
+            state.puts.append((key, request, condition))
+            return state.unchanged
+        }
+        return Written(value: Self.view(key.name), created: true, index: 11, operation: unchanged ? nil : "op1")
+    }
+
+    func scaleApp(_ key: ObjectKey, _ request: ScaleRequest) async throws -> Written<AppView> {
+        try known(key)
+        return Written(value: Self.view(key.name), created: false, index: 12, operation: "op2")
+    }
+
+    func restartApp(_ key: ObjectKey) async throws -> Written<AppView> {
+        try known(key)
+        return Written(value: Self.view(key.name), created: false, index: 13, operation: "op3")
+    }
+
+    func deleteApp(_ key: ObjectKey) async throws -> UInt64 {
+        try known(key)
+        return 14
+    }
+
+    func operation(_ id: String) async throws -> OperationView {
+        throw Problem(.notFound, "no operation `\(id)`")
+    }
+
+    func logs(_ key: ObjectKey, _ filter: LogFilter) async throws -> AsyncThrowingStream<AppLogLine, any Error> {
+        try known(key)
+        state.withLock { $0.filters.append(filter) }
+        return lines()
+    }
+
+    func services(namespace: String?, app: String?) async throws -> ItemList<ServiceView> {
+        ItemList(items: [], index: 9)
+    }
+
+    func service(_ key: ObjectKey, app: String?) async throws -> ServiceView {
+        ServiceView(
+            name: key.name, app: app ?? key.name, namespace: key.namespace, version: 4, image: "nginx",
+            imageDigest: "sha256:0", replicas: ReplicaCounts(desired: 1, running: 1, ready: 1), vip: nil,
+            endpointMode: .vip, endpoints: [], ports: [], reason: nil, spec: ServiceSpec(name: key.name, image: "nginx")
+        )
+    }
+
+    func tasks(namespace: String?, app: String?, all: Bool) async throws -> ItemList<TaskView> {
+        ItemList(items: [], index: all ? 100 : 9)
+    }
+
+    func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
+    func nodes() async throws -> ItemList<NodeView> { ItemList(items: [], index: 9) }
+    func node(_ nameOrID: String) async throws -> NodeView { throw Problem(.notFound, "no node `\(nameOrID)`") }
+
+    func status() async throws -> StatusView {
+        try await onStatus()
+        return StatusView(
+            node: "n1", role: "voter", term: 1, appliedIndex: 7, leader: "n1", version: "1",
+            runtime: RuntimeInfo(kind: "simulated", version: "1", address: "", isReady: true), apps: 1,
+            tasksRunning: 1, uptimeSeconds: 1, conditions: [])
+    }
+
+    func cluster() async throws -> ClusterView {
+        ClusterView(id: "c", leader: "n1", term: 1, commitIndex: 7, members: [], nodes: 1)
+    }
+
+    func isReady() async -> Bool { state.withLock { $0.isReady } }
+    func volumes(namespace: String?) async throws -> ItemList<VolumeView> { ItemList(items: [], index: 9) }
+
+    private func volumeView(_ key: ObjectKey) -> VolumeView {
+        VolumeView(
+            name: key.name, namespace: key.namespace, driver: "local", node: "n1", path: "/v", sizeBytes: 0,
+            usedBytes: nil, usedBy: [], createdAt: Self.epoch)
+    }
+
+    func volume(_ key: ObjectKey) async throws -> VolumeView { volumeView(key) }
+
+    func putVolume(_ key: ObjectKey) async throws -> Written<VolumeView> {
+        Written(value: volumeView(key), created: key.name == "new", index: 15, operation: nil)
+    }
+
+    func deleteVolume(_ key: ObjectKey) async throws -> UInt64 {
+        if key.name == "used" { throw Problem(.volumeInUse, "volume `used` is used by web", hint: "delete web first") }
+        return 16
+    }
+
+    func images() async throws -> ItemList<ImageSummary> { ItemList(items: [], index: 9) }
+
+    func pullImage(_ reference: String) async throws -> ImageSummary {
+        ImageSummary(name: reference, digest: "sha256:0", sizeBytes: 1, createdAt: nil)
+    }
+
+    func importImages(archive path: String, name: String?) async throws -> ItemList<ImageSummary> {
+        state.withLock { $0.pathsSeen.append(path) }
+        try onImport(path)
+        return ItemList(
+            items: [ImageSummary(name: name ?? "none", digest: "sha256:0", sizeBytes: 1, createdAt: nil)], index: 9)
+    }
+
+    func removeImage(_ reference: String) async throws {}
+
+    func configs(namespace: String?, prefix: String) async throws -> ItemList<ConfigView> {
+        state.withLock { state in
+            ItemList(
+                items: state.configs.values.filter { $0.name.hasPrefix(prefix) }.sorted { $0.name < $1.name },
+                index: state.index)
+        }
+    }
+
+    func config(_ key: ObjectKey) async throws -> ConfigView {
+        guard let config = state.withLock({ $0.configs[key] }) else {
+            throw Problem(.notFound, "no config `\(key)`")
+        }
+        return config
+    }
+
+    private static func check(_ condition: WriteCondition, _ existing: ConfigView?) throws {
+        switch condition {
+        case .none: return
+        case .absent: if existing == nil { return }
+        case .version(let version): if existing?.version == version { return }
+        }
+        throw Problem(.preconditionFailed, "the config has version \(existing?.version ?? 0)")
+    }
+
+    func putConfig(_ key: ObjectKey, _ data: String, _ condition: WriteCondition) async throws -> Written<ConfigView> {
+        try state.withLock { state in
+            let existing = state.configs[key]
+            try Self.check(condition, existing)
+            state.index += 1
+            let config = ConfigView(name: key.name, namespace: key.namespace, data: data, version: state.index)
+            state.configs[key] = config
+            return Written(value: config, created: existing == nil, index: state.index, operation: nil)
+        }
+    }
+
+    func deleteConfig(_ key: ObjectKey, _ condition: WriteCondition) async throws -> UInt64 {
+        try state.withLock { state in
+            try Self.check(condition, state.configs[key])
+            state.configs[key] = nil
+            state.index += 1
+            return state.index
+        }
+    }
+
+    func query(_ sql: String) async throws -> QueryView {
+        QueryView(columns: ["sql"], rows: [[.text(sql)]], truncated: false)
+    }
+
+    func metrics() async -> String { "hivemind_tasks 1\n" }
+    func appliedIndex() async -> UInt64 { state.withLock { $0.index } }
+}

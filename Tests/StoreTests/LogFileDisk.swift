@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Raft
+internal import TestSupport
+
+@testable internal import Store
+
+/// The simulated disk as the log sees it.
+final class SimulatedLogDirectory: LogDirectory {
+    let disk: SimulatedDisk
+
+    init(_ disk: SimulatedDisk) {
+        self.disk = disk
+    }
+
+    func list() throws(DiskError) -> [String] { try call { () throws(SimulatedDisk.Fault) in try disk.list() } }
+    func open(_ name: String) throws(DiskError) -> any LogStorage {
+        SimulatedLogStorage(disk, try call { () throws(SimulatedDisk.Fault) in try disk.open(name) })
+    }
+    func create(_ name: String) throws(DiskError) -> any LogStorage {
+        SimulatedLogStorage(disk, try call { () throws(SimulatedDisk.Fault) in try disk.create(name) })
+    }
+    func rename(_ name: String, to target: String) throws(DiskError) {
+        try call { () throws(SimulatedDisk.Fault) in try disk.rename(name, to: target) }
+    }
+    func remove(_ name: String) throws(DiskError) {
+        try call { () throws(SimulatedDisk.Fault) in try disk.remove(name) }
+    }
+    func sync() throws(DiskError) { try call { () throws(SimulatedDisk.Fault) in try disk.syncNames() } }
+}
+
+/// `@unchecked Sendable` for the same reason as the disk: one thread at a time.
+final class SimulatedLogStorage: LogStorage, @unchecked Sendable {
+    private let disk: SimulatedDisk
+    private let file: SimulatedDisk.File
+
+    init(_ disk: SimulatedDisk, _ file: SimulatedDisk.File) {
+        self.disk = disk
+        self.file = file
+    }
+
+    func size() throws(DiskError) -> Int { try call { () throws(SimulatedDisk.Fault) in try disk.size(file) } }
+    func read(at offset: Int, count: Int) throws(DiskError) -> [UInt8] {
+        try call { () throws(SimulatedDisk.Fault) in try disk.read(file, at: offset, count: count) }
+    }
+    func write(_ bytes: [UInt8], at offset: Int) throws(DiskError) {
+        try call { () throws(SimulatedDisk.Fault) in try disk.write(file, bytes, at: offset) }
+    }
+    func sync() throws(DiskError) { try call { () throws(SimulatedDisk.Fault) in try disk.sync(file) } }
+}
+
+private func call<Value>(_ body: () throws(SimulatedDisk.Fault) -> Value) throws(DiskError) -> Value {
+    do {
+        return try body()
+    } catch {
+        throw DiskError(operation: error.operation, file: error.file, status: error.status)
+    }
+}
+
+extension LogFile.Options {
+    static func segments(_ bytes: Int) -> Self {
+        var options = Self()
+        options.segmentBytes = bytes
+        return options
+    }
+}
+
+/// `count` commands from `first` on, each payload distinct and free of zero bytes.
+func commands(from first: UInt64, count: Int, term: UInt64 = 1, bytes: Int = 20) -> [Entry] {
+    (0..<UInt64(count)).map { offset in
+        let index = first + offset
+        let payload = (0..<bytes).map { UInt8(1 + (index &* 31 &+ UInt64($0) &* 7 &+ term) % 255) }
+        return Entry(index: index, term: term, kind: .command, payload: payload)
+    }
+}
+
+/// Everything the log holds.
+func allEntries(_ log: LogFile) throws -> [Entry] {
+    try log.entries(log.extent.firstIndex..<log.extent.last.index + 1, bytesMax: .max)
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import FoundationEssentials
+internal import Glibc
+internal import Raft
+internal import Synchronization
+internal import TestSupport
+internal import Testing
+
+@testable internal import Store
+
+/// What a writer reported, readable from any thread.
+private final class Reports: Sendable {
+    private let state = Mutex<(last: UInt64, count: Int, errors: [LogError])>((0, 0, []))
+
+    func take(_ report: LogWriter.Report) {
+        state.withLock { state in
+            switch report {
+            case .persisted(let receipt):
+                state.count += 1
+                if let last = receipt.last { state.last = max(state.last, last.index) }
+            case .noSpace(let error), .failed(let error): state.errors.append(error)
+            }
+        }
+    }
+
+    var last: UInt64 { state.withLock { $0.last } }
+    var count: Int { state.withLock { $0.count } }
+    var errors: [LogError] { state.withLock { $0.errors } }
+}
+
+private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value) throws -> Value {
+    let path = FileManager.default.temporaryDirectory.appending(path: "hivemind-log-\(UUID().uuidString)").path
+    defer {
+        do { try FileManager.default.removeItem(atPath: path) } catch { Issue.record("\(error)") }
+    }
+    return try body(try POSIXLogDirectory(path: path))
+}
+
+@Suite struct LogFileWriterTests {
+    @Test func `writes that come together share a sync, all are durable after shutdown`() throws {
+        try withTemporaryLog { directory in
+            let reports = Reports()
+            let options = LogFile.Options.segments(64 << 10)
+            let log = try LogFile(directory: directory, minimumIndex: 0, options: options)
+            let writer = try LogWriter(log: log) { reports.take($0) }
+            let entries = commands(from: 1, count: 3_000, bytes: 100)
+            try writer.submit(Write(hardState: HardState(term: 1, vote: 5)))
+            for entry in entries { try writer.submit(Write(entries: [entry])) }
+            let read = Mutex<[Entry]>([])
+            writer.read(10..<20, bytesMax: .max) { result in
+                read.withLock { $0 = (try? result.get()) ?? [] }
+            }
+            writer.shutdown()
+            #expect(reports.last == 3_000 && reports.errors.isEmpty)
+            #expect(reports.count < 3_000, "\(reports.count) syncs for 3001 writes")
+            #expect(read.withLock { $0 } == Array(entries[9..<19]))
+            #expect { try writer.submit(Write(entries: [entries[0]])) } throws: { ($0 as? LogError)?.code == .closed }
+
+            let again = try LogFile(directory: directory, minimumIndex: 3_000, options: options)
+            #expect(again.recovered.hardState == HardState(term: 1, vote: 5))
+            #expect(try allEntries(again) == entries)
+        }
+    }
+
+    @Test func `a write larger than a record is divided and compaction runs in between`() throws {
+        try withTemporaryLog { directory in
+            let reports = Reports()
+            let options = LogFile.Options.segments(16 << 10)
+            let log = try LogFile(directory: directory, minimumIndex: 0, options: options)
+            let writer = try LogWriter(log: log) { reports.take($0) }
+            let entries = commands(from: 1, count: 500, bytes: 200)
+            try writer.submit(Write(hardState: HardState(term: 1), entries: entries))
+            try writer.compact(through: 400)
+            #expect { try writer.submit(Write(entries: commands(from: 501, count: 1, bytes: 20_000))) } throws: {
+                ($0 as? LogError)?.code == .tooLarge
+            }
+            writer.shutdown()
+            #expect(reports.last == 500 && reports.errors.isEmpty)
+            let again = try LogFile(directory: directory, minimumIndex: 400, options: options)
+            #expect(again.extent.base.index > 200 && again.extent.base.index <= 400)
+            #expect(try allEntries(again) == Array(entries[Int(again.extent.base.index)...]))
+        }
+    }
+
+    @Test func `a queue at its bound refuses, a failed disk is reported once`() throws {
+        let disk = SimulatedDisk(seed: 3)
+        let reports = Reports()
+        let log = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: .segments(4 << 10))
+        disk.failingSyncs = 1
+        let writer = try LogWriter(log: log, queueBytesMax: 2_000) { reports.take($0) }
+        #expect(throws: LogError.self) {
+            for index in UInt64(1)... {
+                try writer.submit(
+                    Write(hardState: HardState(term: 1), entries: commands(from: index, count: 1, bytes: 900)))
+            }
+        }
+        writer.shutdown()
+        #expect(reports.errors.map(\.code) == [.failed])
+        #expect(reports.last == 0)
+    }
+
+    @Test func `writes wait out a full disk`() throws {
+        let disk = SimulatedDisk(seed: 4)
+        let reports = Reports()
+        let log = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: .segments(4 << 10))
+        // The thread's first try to prepare a segment meets the first one.
+        disk.failingWrites = 2
+        let writer = try LogWriter(log: log) { reports.take($0) }
+        try writer.submit(Write(hardState: HardState(term: 1), entries: commands(from: 1, count: 1, bytes: 1_500)))
+        let deadline = ContinuousClock.now + .seconds(20)
+        while reports.last < 1, ContinuousClock.now < deadline { usleep(2_000) }
+        writer.shutdown()
+        #expect(reports.last == 1 && reports.errors.map(\.code) == [.noSpace])
+    }
+}
