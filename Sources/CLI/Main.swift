@@ -25,7 +25,7 @@ struct Hivemind: AsyncParsableCommand {
                 subcommands: [VolumeCommand.self, ImageCommand.self, ConfigCommand.self]),
             CommandGroup(
                 name: "Node and cluster",
-                subcommands: [DaemonCommand.self, NodeCommand.self, StatusCommand.self, QueryCommand.self]),
+                subcommands: [NodeCommand.self, StatusCommand.self, QueryCommand.self, DaemonCommand.self]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),
         ]
     )

@@ -14,7 +14,7 @@ struct GlobalOptions: ParsableArguments {
 
     @Option(
         name: [.customShort("o"), .long],
-        help: ArgumentHelp("table, wide, json, yaml or name (HIVEMIND_OUTPUT; default table).", valueName: "format"))
+        help: ArgumentHelp("How data is shown (HIVEMIND_OUTPUT; default table).", valueName: "format"))
     var output: OutputFormat?
 
     func client(namespace: String? = nil) -> Client {

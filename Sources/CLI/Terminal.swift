@@ -40,6 +40,14 @@ struct Terminal: Sendable {
     /// Everything that is not data.
     func note(_ text: String) { writeError(Array("\(text)\n".utf8)) }
 
+    /// As the caller sees it (`PWD` may name a link), else as the kernel does.
+    var workingDirectory: String {
+        if let directory = setting("PWD"), directory.hasPrefix("/") { return directory }
+        guard let buffer = getcwd(nil, 0) else { return "/" }
+        defer { free(buffer) }
+        return String(cString: buffer)
+    }
+
     /// The variable `name`, nil when unset or empty.
     func setting(_ name: String) -> String? {
         guard let value = environment(name), !value.isEmpty else { return nil }

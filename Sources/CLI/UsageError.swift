@@ -18,6 +18,10 @@ enum UsageError {
             hint = "d\(message[start.lowerBound...].dropFirst(2)) \(help)".replacingQuotes
             message = String(message[..<start.lowerBound])
         }
+        if let start = message.range(of: ". Please provide ") {
+            hint = "give \(message[start.lowerBound...].dropFirst(17))".replacingQuotes
+            message = String(message[..<start.lowerBound])
+        }
         while message.hasSuffix(".") { message.removeLast() }
         message = message.prefix(1).lowercased() + message.dropFirst()
         return .usage(message.replacingQuotes, hint: hint)

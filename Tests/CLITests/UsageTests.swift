@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Daemon
 import Model
 import Testing
 
@@ -16,7 +18,8 @@ struct UsageTests {
             ["app", "deploy", "web", "--name", "api", "--image", "x"], ["app", "scale", "web"],
             ["app", "scale", "web", "lots"], ["app", "scale", "web=3", "4"], ["app", "delete", "web"],
             ["volume", "delete", "data"], ["config", "set"], ["query"], ["completion", "tcsh"],
-            ["app", "logs", "web", "--since", "yesterday"], ["app", "deploy", "web", "--image", "x", "stray"],
+            ["daemon", "--runtime", "docker"], ["daemon", "--log-level", "loud"],
+            ["daemon", "--container-subnet", "10.210.0.1/16"], ["app", "logs", "web", "--since", "yesterday"], ["app", "deploy", "web", "--image", "x", "stray"],
         ]
         var all = ""
         for words in lines {
@@ -84,6 +87,24 @@ struct UsageTests {
         #expect(fake.sockets == ["/env", "/flag", "/run/hivemind/hivemind.sock"])
         #expect(
             daemon.log == ["GET /v1/apps?namespace=blue", "GET /v1/apps?namespace=red", "GET /v1/apps"])
+    }
+
+    @Test func `the daemon takes flags before the environment before defaults`() throws {
+        let options = FakeTerminal.Options(environment: [
+            "HIVEMIND_DATA_DIR": "/env", "HIVEMIND_NODE_NAME": "env", "HIVEMIND_RUNTIME": "simulated", "PWD": "/srv",
+        ])
+        let command = try DaemonCommand.parse([
+            "--data-dir", "data", "--container-subnet", "10.220.0.0/16", "--log-level", "debug",
+        ])
+        let configuration = try command.daemonConfiguration(FakeTerminal().terminal(FakeDaemon(), options))
+        var expected = DaemonConfiguration(
+            dataDirectory: "/srv/data", runtime: .simulated, nodeName: "env", logLevel: "debug")
+        expected.ranges.containers = IPv4Subnet(IPv4Address(value: 10 << 24 | 220 << 16), prefix: 16)
+        #expect(configuration == expected)
+    }
+
+    @Test func `this program and the daemon in it have one version`() {
+        #expect(programVersion == BuildInfo.version)
     }
 
     @Test func `a wrong HIVEMIND_OUTPUT is named`() async {

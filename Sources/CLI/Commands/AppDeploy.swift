@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import ArgumentParser
-internal import Glibc
 internal import Model
 
 struct AppDeploy: AsyncParsableCommand {
@@ -12,8 +11,8 @@ struct AppDeploy: AsyncParsableCommand {
             succeed ends with 8 when the previous release runs again, with 9 when there is none.
 
             Examples:
-              hivemind app deploy web --image nginx:1.27 --replicas 3 --port 8080:80
-              hivemind app deploy db --image postgres:16 --volume data:/var/lib/postgresql/data --env POSTGRES_PASSWORD
+              hivemind app deploy web --image nginx:1.27 --replicas 3 --port 8080:80 --env TOKEN
+              hivemind app deploy db --image postgres:16 --volume data:/var/lib/postgresql/data
               hivemind app deploy tick --image busybox:1.36 --restart no -- echo hello
             """)
 
@@ -133,7 +132,7 @@ struct ServiceOptions: ParsableArguments {
             throw CLIError.usage("--replicas \(replicas) is not within 0 to 1000", hint: "give a number in that range")
         }
         if let pids, pids < 1 { throw CLIError.usage("--pids \(pids) is less than 1", hint: "leave it out for 4096") }
-        let directory = Self.currentDirectory(terminal)
+        let directory = terminal.workingDirectory
         var resources = Resources()
         resources.cpuMillis = try cpu.map { try SizeParser.cpuMillis($0, flag: "--cpu") }
         resources.memoryBytes = try memory.map { try SizeParser.bytes($0, flag: "--memory") }
@@ -178,14 +177,6 @@ struct ServiceOptions: ParsableArguments {
             try EnvironmentParser.variable($0, flag: "--env", environment: terminal.environment)
         }
         return Dictionary(all, uniquingKeysWith: { $1 })
-    }
-
-    /// As the caller sees it (`PWD` may name a link), else as the kernel does.
-    private static func currentDirectory(_ terminal: Terminal) -> String {
-        if let directory = terminal.setting("PWD"), directory.hasPrefix("/") { return directory }
-        guard let buffer = getcwd(nil, 0) else { return "/" }
-        defer { free(buffer) }
-        return String(cString: buffer)
     }
 
     /// `net_admin` → `CAP_NET_ADMIN`

@@ -1,121 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import ArgumentParser
 internal import Daemon
-internal import FoundationEssentials
 internal import Model
-internal import Yams
 
-/// The daemon of this node, in the same binary.
 struct DaemonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "daemon",
-        abstract: "Run this node.",
+        commandName: "daemon", abstract: "Run this machine's node until it is told to stop.",
         discussion: """
-            Runs in the foreground until SIGTERM; containers outlive it and are taken up again at the next start. \
-            Each option may also come from the environment (HIVEMIND_DATA_DIR, …) or the configuration file; flags win.
+            Every flag has a variable: HIVEMIND_DATA_DIR for --data-dir and so on. Containers go on when the daemon \
+            ends and are taken over by the next one.
 
             Examples:
-              hivemind daemon
-              hivemind daemon --data-dir /tmp/hive --socket /tmp/hive.sock --runtime simulated
+              sudo hivemind daemon
+              hivemind daemon --runtime simulated --data-dir /tmp/hm --socket /tmp/hm.sock
             """)
 
-    @Option(help: ArgumentHelp("State, logs and volumes (default /var/lib/hivemind).", valueName: "dir"), completion: .directory)
+    @Option(help: ArgumentHelp("State, volumes and logs (default /var/lib/hivemind).", valueName: "dir"), completion: .directory)
     var dataDir: String?
-
-    @Option(help: ArgumentHelp("Unix socket to listen on (default /run/hivemind/hivemind.sock).", valueName: "path"))
+    @Option(help: ArgumentHelp("Socket of the API (default /run/hivemind/hivemind.sock).", valueName: "path"))
     var socket: String?
-
-    @Option(help: ArgumentHelp("Socket of a running containerd; without it a private one is started.", valueName: "address"))
+    @Option(help: ArgumentHelp("Socket of a containerd to use (default: a private one is started).", valueName: "address"))
     var containerd: String?
-
-    @Option(help: ArgumentHelp("containerd, or simulated to try without root (default containerd).", valueName: "kind"))
+    @Option(help: ArgumentHelp("containerd or simulated (default containerd).", valueName: "kind"))
     var runtime: String?
-
-    @Option(help: ArgumentHelp("Name of this node, kept from the first start (default: the host's).", valueName: "name"))
+    @Option(help: ArgumentHelp("Name of the node (default the host's).", valueName: "name"))
     var nodeName: String?
-
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level"))
     var logLevel: String?
-
     @Option(help: ArgumentHelp("Addresses of containers, for a new data directory (default 10.210.0.0/16).", valueName: "cidr"))
     var containerSubnet: String?
-
     @Option(help: ArgumentHelp("Addresses of services, for a new data directory (default 10.211.0.0/16).", valueName: "cidr"))
     var virtualSubnet: String?
 
-    @Option(help: ArgumentHelp("YAML file with these options as keys (default /etc/hivemind/daemon.yaml if present).", valueName: "file"))
-    var config: String?
-
-    static let standardConfigFile = "/etc/hivemind/daemon.yaml"
-    static let keys = [
-        "data-dir", "socket", "containerd", "runtime", "node-name", "log-level", "container-subnet", "virtual-subnet",
-    ]
-
     func run() async throws {
-        let configuration = try resolved(environment: Terminal.current.setting)
+        let configuration = try daemonConfiguration(Terminal.current)
         do {
             try await DaemonMain.run(configuration)
         } catch let error as DaemonError {
-            throw CLIError(.general, error.message, hint: error.hint)
+            throw CLIError(.general, error.message, hint: error.hint ?? "see the lines above")
         } catch let error as any ReasonError {
-            throw CLIError(.general, error.reason.message, hint: error.reason.hint)
+            throw CLIError(.general, error.reason.message, hint: error.reason.hint ?? "see the lines above")
         }
     }
 
-    /// Flag before environment before file before default.
-    func resolved(environment: (String) -> String?) throws -> DaemonConfiguration {
-        let file = try settings(path: config ?? environment("HIVEMIND_CONFIG"))
-        func setting(_ flag: String?, _ key: String) -> String? {
-            let variable = "HIVEMIND_" + key.uppercased().map { $0 == "-" ? "_" : String($0) }.joined()
-            return flag ?? environment(variable) ?? file[key]
-        }
-        func subnet(_ flag: String?, _ key: String, _ standard: IPv4Subnet) throws -> IPv4Subnet {
-            guard let text = setting(flag, key) else { return standard }
-            guard let subnet = IPv4Subnet(text) else {
-                throw CLIError.usage("--\(key) `\(text)` is not a subnet", hint: "for example \(standard)")
+    /// Flag, else environment, else default.
+    func daemonConfiguration(_ terminal: Terminal) throws(CLIError) -> DaemonConfiguration {
+        func value(_ flag: String?, _ name: String) -> String? { flag ?? terminal.setting("HIVEMIND_\(name)") }
+        var result = DaemonConfiguration()
+        if let path = value(dataDir, "DATA_DIR") { result.dataDirectory = absolute(path, terminal) }
+        if let path = value(socket, "SOCKET") { result.socketPath = absolute(path, terminal) }
+        result.containerdAddress = value(containerd, "CONTAINERD")
+        result.nodeName = value(nodeName, "NODE_NAME")
+        if let text = value(runtime, "RUNTIME") {
+            guard let kind = DaemonConfiguration.RuntimeKind(rawValue: text) else {
+                throw .usage("--runtime `\(text)` is unknown", hint: "give containerd or simulated")
             }
-            return subnet
+            result.runtime = kind
         }
-        let kind = setting(runtime, "runtime") ?? "containerd"
-        guard let runtime = DaemonConfiguration.RuntimeKind(rawValue: kind) else {
-            throw CLIError.usage("--runtime `\(kind)` is unknown", hint: "use containerd or simulated")
+        if let level = value(logLevel, "LOG_LEVEL") {
+            let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+            guard levels.contains(level) else {
+                throw .usage("--log-level `\(level)` is unknown", hint: "give one of \(levels.joined(separator: ", "))")
+            }
+            result.logLevel = level
         }
-        let level = setting(logLevel, "log-level") ?? "info"
-        guard ["trace", "debug", "info", "notice", "warning", "error", "critical"].contains(level) else {
-            throw CLIError.usage(
-                "--log-level `\(level)` is unknown", hint: "use trace, debug, info, notice, warning, error or critical")
+        if let text = value(containerSubnet, "CONTAINER_SUBNET") {
+            result.ranges.containers = try subnet(text, "--container-subnet")
         }
-        let name = setting(nodeName, "node-name")
-        return DaemonConfiguration(
-            dataDirectory: Self.absolute(setting(dataDir, "data-dir") ?? DaemonConfiguration.standardDataDirectory),
-            socketPath: Self.absolute(setting(socket, "socket") ?? DaemonConfiguration.standardSocketPath),
-            containerdAddress: setting(containerd, "containerd"), runtime: runtime, nodeName: name, logLevel: level,
-            ranges: AddressRanges(
-                containers: try subnet(containerSubnet, "container-subnet", AddressRanges.standard.containers),
-                virtual: try subnet(virtualSubnet, "virtual-subnet", AddressRanges.standard.virtual)))
+        if let text = value(virtualSubnet, "VIRTUAL_SUBNET") {
+            result.ranges.virtual = try subnet(text, "--virtual-subnet")
+        }
+        return result
     }
 
-    private func settings(path: String?) throws -> [String: String] {
-        let file = path ?? Self.standardConfigFile
-        guard let data = FileManager.default.contents(atPath: file) else {
-            if path == nil { return [:] }
-            throw CLIError.usage("configuration file `\(file)` cannot be read", hint: "check the path")
-        }
-        let loaded: Any?
-        do { loaded = try Yams.load(yaml: String(decoding: data, as: UTF8.self)) } catch {
-            throw CLIError.usage("configuration file `\(file)` is not YAML: \(error)", hint: "write one `key: value` a line")
-        }
-        guard let mapping = (loaded ?? [:]) as? [String: Any] else {
-            throw CLIError.usage("configuration file `\(file)` must hold `key: value` pairs", hint: "keys: \(Self.keys.joined(separator: ", "))")
-        }
-        if let unknown = mapping.keys.sorted().first(where: { !Self.keys.contains($0) }) {
-            throw CLIError.usage(
-                "configuration file `\(file)` has an unknown key `\(unknown)`", hint: "keys: \(Self.keys.joined(separator: ", "))")
-        }
-        return mapping.mapValues { "\($0)" }
+    private func absolute(_ path: String, _ terminal: Terminal) -> String {
+        path.hasPrefix("/") ? path : MountParser.normalized("\(terminal.workingDirectory)/\(path)")
     }
 
-    private static func absolute(_ path: String) -> String {
-        path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
+    private func subnet(_ text: String, _ flag: String) throws(CLIError) -> IPv4Subnet {
+        guard let subnet = IPv4Subnet(text), subnet.description == text else {
+            throw .usage("\(flag) `\(text)` is not an IPv4 network", hint: "write it as 10.210.0.0/16, host bits zero")
+        }
+        return subnet
     }
 }

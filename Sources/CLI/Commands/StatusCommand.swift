@@ -26,7 +26,9 @@ struct StatusCommand: AsyncParsableCommand {
         block.add("apps", status.apps)
         block.add("tasks", "\(status.tasksRunning) running")
         Self.add(status.runtime, to: &block)
-        for condition in status.conditions { block.add("condition", condition, .bad) }
+        for condition in status.conditions where !status.runtime.conditions.contains(condition) {
+            block.add("condition", condition, .bad)
+        }
         try output.show(json: view.body, names: [status.node]) { block.rendered($0) }
         output.next(status.apps == 0 ? "app deploy NAME --image IMAGE" : "app ls", afterReading: true)
     }
