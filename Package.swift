@@ -148,7 +148,9 @@ let package = Package(
         ),
         .testTarget(
             name: "RuntimeTests",
-            dependencies: ["ContainerRuntime", "ContainerdAPI", "HTTPClient", "Model", "TestSupport", logging],
+            dependencies: [
+                "ContainerRuntime", "ContainerdAPI", "HTTPClient", "Model", "TestSupport", grpcCore, logging, protobuf,
+            ],
             swiftSettings: strict
         ),
         .testTarget(name: "NetworkTests", dependencies: ["ContainerNetwork", "Model", "TestSupport"], swiftSettings: strict),
@@ -163,7 +165,12 @@ let package = Package(
             dependencies: ["Daemon", "Store", "Orchestrator", "Model", "TestSupport", lifecycle, logging],
             swiftSettings: strict
         ),
-        .testTarget(name: "CLITests", dependencies: ["CLI", "Model", "TestSupport", argumentParser], swiftSettings: strict),
+        .testTarget(
+            name: "CLITests",
+            dependencies: ["CLI", "Daemon", "Model", "TestSupport", argumentParser],
+            exclude: ["Golden"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["Orchestrator", "Store", "Raft", "Model", "TestSupport"],

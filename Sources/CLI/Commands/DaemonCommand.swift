@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import ArgumentParser
 internal import Daemon
+internal import FoundationEssentials
 internal import Model
+internal import Yams
 
 struct DaemonCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "daemon", abstract: "Run this machine's node until it is told to stop.",
         discussion: """
-            Every flag has a variable: HIVEMIND_DATA_DIR for --data-dir and so on. Containers go on when the daemon \
+            Every flag has a variable, HIVEMIND_DATA_DIR for --data-dir and so on, and a key of the same name in the \
+            configuration file. Flags win over variables, variables over the file. Containers go on when the daemon \
             ends and are taken over by the next one.
 
             Examples:
@@ -31,6 +34,14 @@ struct DaemonCommand: AsyncParsableCommand {
     var containerSubnet: String?
     @Option(help: ArgumentHelp("Addresses of services, for a new data directory (default 10.211.0.0/16).", valueName: "cidr"))
     var virtualSubnet: String?
+    @Option(
+        help: ArgumentHelp("YAML file of these options (default /etc/hivemind/daemon.yaml if it is there).", valueName: "file"))
+    var config: String?
+
+    static let standardFile = "/etc/hivemind/daemon.yaml"
+    static let keys = [
+        "data-dir", "socket", "containerd", "runtime", "node-name", "log-level", "container-subnet", "virtual-subnet",
+    ]
 
     func run() async throws {
         let configuration = try daemonConfiguration(Terminal.current)
@@ -43,9 +54,13 @@ struct DaemonCommand: AsyncParsableCommand {
         }
     }
 
-    /// Flag, else environment, else default.
+    /// Flag, else environment, else file, else default.
     func daemonConfiguration(_ terminal: Terminal) throws(CLIError) -> DaemonConfiguration {
-        func value(_ flag: String?, _ name: String) -> String? { flag ?? terminal.setting("HIVEMIND_\(name)") }
+        let file = try fileSettings(config ?? terminal.setting("HIVEMIND_CONFIG"), terminal)
+        func value(_ flag: String?, _ name: String) -> String? {
+            let key = name.lowercased().split(separator: "_").joined(separator: "-")
+            return flag ?? terminal.setting("HIVEMIND_\(name)") ?? file[key]
+        }
         var result = DaemonConfiguration()
         if let path = value(dataDir, "DATA_DIR") { result.dataDirectory = absolute(path, terminal) }
         if let path = value(socket, "SOCKET") { result.socketPath = absolute(path, terminal) }
@@ -71,6 +86,26 @@ struct DaemonCommand: AsyncParsableCommand {
             result.ranges.virtual = try subnet(text, "--virtual-subnet")
         }
         return result
+    }
+
+    private func fileSettings(_ given: String?, _ terminal: Terminal) throws(CLIError) -> [String: String] {
+        let path = given.map { absolute($0, terminal) } ?? Self.standardFile
+        guard let data = FileManager.default.contents(atPath: path) else {
+            if given == nil { return [:] }
+            throw .usage("configuration file `\(path)` cannot be read", hint: "check the path and its permissions")
+        }
+        let loaded: Any?
+        do { loaded = try Yams.load(yaml: String(decoding: data, as: UTF8.self)) } catch {
+            throw .usage("configuration file `\(path)` is not YAML: \(error)", hint: "write one `key: value` a line")
+        }
+        let known = "keys are \(Self.keys.joined(separator: ", "))"
+        guard let mapping = (loaded ?? [String: Any]()) as? [String: Any] else {
+            throw .usage("configuration file `\(path)` does not hold `key: value` lines", hint: known)
+        }
+        if let unknown = mapping.keys.sorted().first(where: { !Self.keys.contains($0) }) {
+            throw .usage("configuration file `\(path)` has an unknown key `\(unknown)`", hint: known)
+        }
+        return mapping.mapValues { "\($0)" }
     }
 
     private func absolute(_ path: String, _ terminal: Terminal) -> String {
