@@ -116,7 +116,7 @@ final class ChildProcess: @unchecked Sendable {
 }
 
 /// Looks until the condition holds, at most `seconds`.
-func eventually(_ seconds: Int = 10, _ condition: () async throws -> Bool) async throws -> Bool {
+func eventually(_ seconds: Int = 60, _ condition: () async throws -> Bool) async throws -> Bool {
     let deadline = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < deadline {
         if try await condition() { return true }
