@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import ContainerRuntime
 internal import FoundationEssentials
 internal import Logging
 internal import Model
@@ -40,7 +41,8 @@ final class NodeBackend: Backend {
     }
 
     private func write(_ change: Change) async throws -> (index: UInt64, effect: Applied.Effect) {
-        let applied = try await core.propose(change, deadline: Self.writeDeadline)
+        let applied = try await core.propose(
+            change, request: RequestIdentity.current, deadline: Self.writeDeadline)
         switch applied.outcome {
         case .done(let effect): return (applied.index, effect)
         case .refused(let problem): throw problem
@@ -374,7 +376,10 @@ final class NodeBackend: Backend {
     }
 
     func removeImage(_ reference: String) async throws {
-        let users = try await state.read { try $0.services() }.filter { !$0.removed && $0.spec.image == reference }
+        let name = (try? ImageReference(reference))?.description ?? reference
+        let users = try await state.read { try $0.services() }.filter { service in
+            !service.removed && (try? ImageReference(service.spec.image))?.description == name
+        }
         guard users.isEmpty else {
             throw Problem(
                 .imageInUse,
