@@ -1,5 +1,5 @@
-internal import CLinux
 // SPDX-License-Identifier: Apache-2.0
+internal import CLinux
 internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import Glibc
 internal import Model
