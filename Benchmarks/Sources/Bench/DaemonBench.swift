@@ -30,7 +30,8 @@ struct DaemonBench {
             resident.add(memory.resident)
             proportional.add(memory.proportional)
         }
-        report.row("daemon and its containerd: exec -> ready", unit: "ms", ours: whole, peer: ("containerd alone", alone))
+        report.row(
+            "daemon and its containerd: exec -> ready", unit: "ms", ours: whole, peer: ("containerd alone", alone))
         report.row("of that beyond containerd's own start", unit: "ms", ours: beyond, aim: "< 150")
         report.row("daemon after kill -9, containerd runs: exec -> ready", unit: "ms", ours: adopted, aim: "< 150")
         report.row("daemon idle, RSS", unit: "MB", ours: resident, aim: "< 40")
@@ -41,13 +42,16 @@ struct DaemonBench {
     private func startOfContainerd() throws -> Double {
         let began = now()
         let program = try Program(
-            ["containerd", "--config", "\(node.data)/containerd/config.toml"], output: "\(node.directory)/containerd.log")
+            ["containerd", "--config", "\(node.data)/containerd/config.toml"],
+            output: "\(node.directory)/containerd.log")
         defer {
             program.kill(SIGKILL)
             program.wait()
         }
         return try eventually("containerd answers", everyMicroseconds: 500) {
-            guard let connection = UnixSocket(node.containerdSocket), try connection.containerdAnswers() else { return nil }
+            guard let connection = UnixSocket(node.containerdSocket), try connection.containerdAnswers() else {
+                return nil
+            }
             return now() - began
         }
     }

@@ -35,7 +35,7 @@ enum Main {
         try node.start()
         defer { node.kill9() }
         try Program.run([
-            node.hivemind, "--socket", node.socket, "image", "import", "\(directory)/image.tar", "--name", node.image,
+            node.hivemind, "image", "import", "\(directory)/image.tar", "--name", node.image, "--socket", node.socket,
         ])
         if wanted.contains("daemon") { try DaemonBench(node: node, report: report, rounds: rounds).run() }
         if wanted.contains("start") { try StartBench(node: node, report: report, rounds: rounds).run() }

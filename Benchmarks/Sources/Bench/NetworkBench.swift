@@ -37,7 +37,8 @@ struct NetworkBench {
             "connect, request, close: virtual address", unit: "us", ours: columns[1], peer: ("direct", columns[0]),
             aim: "<= 1.05 x")
         report.row(
-            "request on an open connection: virtual address", unit: "us", ours: columns[3], peer: ("direct", columns[2]),
+            "request on an open connection: virtual address", unit: "us", ours: columns[3],
+            peer: ("direct", columns[2]),
             aim: "<= 1.05 x")
         try node.delete("net")
     }
@@ -70,7 +71,9 @@ struct NetworkBench {
             }
             let requests = (try requests(direct, 1000), try requests(virtual, 1000))
             guard round > 0 else { continue }
-            let medians = [connections.0, connections.1, requests.0, requests.1].map { String(format: "%.2f", $0.median) }
+            let medians = [connections.0, connections.1, requests.0, requests.1].map {
+                String(format: "%.2f", $0.median)
+            }
             print(medians.joined(separator: " "))
         }
     }

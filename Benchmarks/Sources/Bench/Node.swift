@@ -47,7 +47,9 @@ final class Node {
     }
 
     var containerdPID: pid_t? {
-        guard let text = try? String(contentsOfFile: "\(data)/containerd/containerd.pid", encoding: .utf8) else { return nil }
+        guard let text = try? String(contentsOfFile: "\(data)/containerd/containerd.pid", encoding: .utf8) else {
+            return nil
+        }
         return text.split(whereSeparator: \.isWhitespace).first.flatMap { pid_t($0) }
     }
 

@@ -21,7 +21,7 @@ struct ProgramsBench {
         var ours = Samples()
         var theirs = Samples()
         for round in 0...max(rounds, 20) {
-            let mine = try Program.run([node.hivemind, "--socket", node.socket, "version"]).milliseconds
+            let mine = try Program.run([node.hivemind, "version", "--socket", node.socket]).milliseconds
             let peers = try Program.run(["ctr", "--address", node.containerdSocket, "version"]).milliseconds
             guard round > 0 else { continue }
             ours.add(mine)

@@ -23,7 +23,8 @@ struct Samples {
     /// `12.3 (11.0 - 15.2)`
     var text: String {
         guard let low = values.min(), let high = values.max() else { return "-" }
-        return values.count == 1 ? Self.format(low) : "\(Self.format(median)) (\(Self.format(low)) - \(Self.format(high)))"
+        return values.count == 1
+            ? Self.format(low) : "\(Self.format(median)) (\(Self.format(low)) - \(Self.format(high)))"
     }
 
     static func format(_ value: Double) -> String {

@@ -50,7 +50,8 @@ struct StartBench {
         }
         for task in try node.tasks("start") { if let took = task.milliseconds { inside.add(took) } }
         report.row(
-            "create -> process runs, image present", unit: "ms", ours: ours, peer: ("ctr run -d", theirs), aim: "<= 1.0 x")
+            "create -> process runs, image present", unit: "ms", ours: ours, peer: ("ctr run -d", theirs),
+            aim: "<= 1.0 x")
         report.row("create -> shown as running / returned", unit: "ms", ours: shown, peer: ("ctr run -d", returned))
         report.row("the same by the task's own times, created_at -> started_at", unit: "ms", ours: inside)
         try restarts(gate, count: min(rounds, 15))

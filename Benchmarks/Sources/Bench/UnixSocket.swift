@@ -29,7 +29,9 @@ final class UnixSocket {
     func write(_ bytes: [UInt8]) throws {
         var sent = 0
         while sent < bytes.count {
-            let count = bytes.withUnsafeBytes { send(descriptor, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL)) }
+            let count = bytes.withUnsafeBytes {
+                send(descriptor, $0.baseAddress?.advanced(by: sent), bytes.count - sent, Int32(MSG_NOSIGNAL))
+            }
             guard count > 0 else { throw BenchError("connection broke while writing") }
             sent += count
         }
@@ -96,7 +98,8 @@ extension UnixSocket {
         // :method POST and :scheme http are in HPACK's static table.
         let headers =
             [0x83, 0x86] + literal(":path", "/containerd.services.version.v1.Version/Version")
-            + literal(":authority", "localhost") + literal("content-type", "application/grpc") + literal("te", "trailers")
+            + literal(":authority", "localhost") + literal("content-type", "application/grpc")
+            + literal("te", "trailers")
         try write(
             Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + frame(4, 0, stream: 0, [])
                 + frame(1, 4, stream: 1, headers) + frame(0, 1, stream: 1, [0, 0, 0, 0, 0]))
