@@ -135,9 +135,9 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
     }
 }
 
-/// One mount of a service.
+/// One mount of a service; in JSON `{"type": "volume", "source": "data", "target": "/data", "read_only": false}`.
 public struct MountSpec: Hashable, Codable, Sendable {
-    public enum Source: Hashable, Codable, Sendable {
+    public enum Source: Hashable, Sendable {
         /// A volume by name, made at first use when it does not exist.
         case volume(String)
         /// A path of the node, which must exist.
@@ -155,6 +155,37 @@ public struct MountSpec: Hashable, Codable, Sendable {
         self.source = source
         self.target = target
         self.readOnly = readOnly
+    }
+
+    private enum Kind: String, Codable { case volume, bind, tmpfs }
+    private enum CodingKeys: String, CodingKey { case type, source, target, readOnly, sizeBytes }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        switch try container.decode(Kind.self, forKey: .type) {
+        case .volume: source = .volume(try container.decode(String.self, forKey: .source))
+        case .bind: source = .bind(try container.decode(String.self, forKey: .source))
+        case .tmpfs: source = .tmpfs(sizeBytes: try container.decodeIfPresent(Int64.self, forKey: .sizeBytes))
+        }
+        target = try container.decode(String.self, forKey: .target)
+        readOnly = try container.decodeIfPresent(Bool.self, forKey: .readOnly) ?? false
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        switch source {
+        case .volume(let name):
+            try container.encode(Kind.volume, forKey: .type)
+            try container.encode(name, forKey: .source)
+        case .bind(let path):
+            try container.encode(Kind.bind, forKey: .type)
+            try container.encode(path, forKey: .source)
+        case .tmpfs(let size):
+            try container.encode(Kind.tmpfs, forKey: .type)
+            try container.encodeIfPresent(size, forKey: .sizeBytes)
+        }
+        try container.encode(target, forKey: .target)
+        try container.encode(readOnly, forKey: .readOnly)
     }
 }
 

@@ -168,6 +168,12 @@ import Testing
         await #expect(throws: SimulatedError.self) { try await volumes.ensure(ObjectKey(name: "../x")) }
     }
 
+    @Test func `simulated volumes keep what every driver promises`() async throws {
+        let directory = try temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        try await VolumeConformance(volumes: SimulatedVolumes(directory: directory + "/volumes"), prefix: "s").checkAll()
+    }
+
     @Test func `the last table of names is kept`() async {
         let names = SimulatedNames()
         let table = NameTable(index: 4, services: [], clients: [])

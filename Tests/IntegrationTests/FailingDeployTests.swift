@@ -65,7 +65,7 @@ extension BlackBox {
                     (["app", "scale", "absent", "3"], 6),
                     (["volume", "info", "absent"], 6),
                     (["config", "get", "absent"], 6),
-                    (["query", "delete from tasks"], 1),
+                    (["query", "delete from tasks"], 2),
                 ]
                 for (arguments, status) in cases {
                     let output = try await daemon.cli(arguments)

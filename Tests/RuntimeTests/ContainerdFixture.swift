@@ -16,7 +16,8 @@ enum ContainerdHost {
                 access("\($0)/\(program)", X_OK) == 0
             }
         }
-    static let reason: Comment = "needs root, containerd, runc and /bin/busybox (apt-get install containerd runc busybox-static)"
+    static let reason: Comment =
+        "needs root, containerd, runc and /bin/busybox (apt-get install containerd runc busybox-static)"
 }
 
 /// A runtime with a private containerd in a directory of its own, and a busybox image made on the spot.
@@ -56,7 +57,8 @@ struct ContainerdFixture: Sendable {
         let own = CommandLine.arguments[0]
         let beside = String(own.prefix(upTo: own.lastIndex(of: "/") ?? own.startIndex)) + "/hivemind-log"
         return ContainerdRuntimeConfiguration(
-            dataDirectory: directory, nodeName: nodeName(directory), logProgram: access(beside, X_OK) == 0 ? beside : nil)
+            dataDirectory: directory, nodeName: nodeName(directory),
+            logProgram: access(beside, X_OK) == 0 ? beside : nil)
     }
 
     static func nodeName(_ directory: String) -> String {
@@ -65,7 +67,8 @@ struct ContainerdFixture: Sendable {
 
     /// A container of the image with a shell command.
     func spec(
-        _ name: String, _ command: [String], change: (inout ServiceSpec) -> Void = { _ in }, mounts: [ContainerMount] = []
+        _ name: String, _ command: [String], change: (inout ServiceSpec) -> Void = { _ in },
+        mounts: [ContainerMount] = []
     ) -> ContainerSpec {
         var service = ServiceSpec(name: "web", image: image.reference, imageDigest: image.digest, command: command)
         change(&service)
@@ -81,7 +84,7 @@ struct ContainerdFixture: Sendable {
     }
 
     /// Waits for the end of a container.
-    func exit(of id: ContainerID, within limit: Duration = .seconds(20)) async throws -> ExitStatus {
+    func exit(of id: ContainerID, within limit: Duration = .seconds(20)) async throws -> Model.ExitStatus {
         let deadline = ContinuousClock.now + limit
         while ContinuousClock.now < deadline {
             if case .exited(let status) = try await state(id) { return status }
@@ -117,7 +120,8 @@ struct ContainerdFixture: Sendable {
 
     static func shell(_ script: String) throws {
         var pid = pid_t()
-        var argv = ["/bin/sh", "-ec", script].map { strdup($0) } + [nil]
+        let words: [String] = ["/bin/sh", "-ec", script]
+        var argv: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
         defer { for pointer in argv { free(pointer) } }
         try #require(posix_spawn(&pid, "/bin/sh", nil, nil, &argv, environ) == 0)
         var status: Int32 = 0

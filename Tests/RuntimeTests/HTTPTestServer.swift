@@ -61,32 +61,35 @@ final class HTTPTestServer: Sendable {
 
     init(unixSocket: String? = nil, handler: @escaping Handler) throws {
         self.handler = handler
+        let descriptor: Int32
+        let bound: UInt16
         if let unixSocket {
-            listener = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+            descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
             var address = sockaddr_un()
             address.sun_family = sa_family_t(AF_UNIX)
             withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: unixSocket.utf8) }
             let status = withUnsafePointer(to: &address) {
                 $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+                    bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
                 }
             }
             guard status == 0 else { throw TestFailure("cannot bind \(unixSocket)") }
-            port = 0
+            bound = 0
         } else {
-            listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
             var address = sockaddr_in()
             address.sin_family = sa_family_t(AF_INET)
             address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
             var length = socklen_t(MemoryLayout<sockaddr_in>.size)
             let status = withUnsafeMutablePointer(to: &address) { pointer in
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    bind(listener, $0, length) == 0 ? getsockname(listener, $0, &length) : -1
+                    bind(descriptor, $0, length) == 0 ? getsockname(descriptor, $0, &length) : -1
                 }
             }
             guard status == 0 else { throw TestFailure("cannot bind loopback") }
-            port = UInt16(bigEndian: address.sin_port)
+            bound = UInt16(bigEndian: address.sin_port)
         }
+        (listener, port) = (descriptor, bound)
         listen(listener, 16)
         Self.startThread { [self] in
             while true {
@@ -138,6 +141,8 @@ final class HTTPTestServer: Sendable {
             let count = recv(descriptor, &buffer, buffer.count, 0)
             guard count > 0 else { return nil }
             bytes += buffer[..<count]
+            // A TLS greeting: not our language.
+            if bytes[0] == 0x16 { return nil }
         }
     }
 

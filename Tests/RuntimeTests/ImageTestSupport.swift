@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import Synchronization
 
 struct TestFailure: Error, CustomStringConvertible {
     var description: String
@@ -52,6 +53,19 @@ final class ChildProcess: @unchecked Sendable {
     // Only the owner waits.
     private var status: Int32?
 
+    /// No process starts while a pipe is not yet marked: it would hold its end open.
+    private static let starting = Mutex(())
+
+    /// Reading and writing end, neither inherited.
+    static func pipe() throws -> [Int32] {
+        try starting.withLock { _ in
+            var ends: [Int32] = [0, 0]
+            guard Glibc.pipe(&ends) == 0 else { throw TestFailure("no pipe") }
+            for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+            return ends
+        }
+    }
+
     /// - Parameter descriptors: child's number to ours; 0, 1, 2 are /dev/null unless named.
     init(_ program: String, _ arguments: [String], descriptors: [Int32: Int32] = [:]) throws {
         var actions = posix_spawn_file_actions_t()
@@ -71,7 +85,7 @@ final class ChildProcess: @unchecked Sendable {
         var argv: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
         defer { for pointer in argv { free(pointer) } }
         var child = pid_t()
-        let status = posix_spawn(&child, program, &actions, nil, &argv, environ)
+        let status = Self.starting.withLock { _ in posix_spawn(&child, program, &actions, nil, &argv, environ) }
         guard status == 0 else { throw TestFailure("cannot start \(program): \(String(cString: strerror(status)))") }
         pid = child
     }
@@ -102,7 +116,7 @@ final class ChildProcess: @unchecked Sendable {
 }
 
 /// Looks until the condition holds, at most `seconds`.
-func eventually(_ seconds: Int = 10, _ condition: () async throws -> Bool) async throws -> Bool {
+func eventually(_ seconds: Int = 60, _ condition: () async throws -> Bool) async throws -> Bool {
     let deadline = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < deadline {
         if try await condition() { return true }

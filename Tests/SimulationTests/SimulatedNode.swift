@@ -63,9 +63,9 @@ final class SimulatedNode {
         state = try StateMachine(path: nil)
         try boot()
         _ = try run(milliseconds: 1000) { self.core?.isLeader == true }
-        _ = try propose(.initializeCluster(InitializeCluster(clusterID: "sim", ranges: .standard)))
+        _ = try perform(.initializeCluster(InitializeCluster(clusterID: "sim", ranges: .standard)))
         guard let subnet = IPv4Subnet("10.210.0.0/24") else { preconditionFailure("subnet") }
-        _ = try propose(
+        _ = try perform(
             .putNode(
                 NodeRow(
                     id: node, name: "node1", address: "127.0.0.1", subnet: subnet, role: "voter", state: "ready",

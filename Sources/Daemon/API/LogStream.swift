@@ -33,6 +33,9 @@ struct LogStream: Sendable {
                 var buffer = ByteBuffer(bytes: try JSON.encode(line))
                 buffer.writeInteger(UInt8(ascii: "\n"))
                 try await writer.write(buffer)
+                // A source with many lines never waits, and this task runs on the loop: without its turn the loop
+                // would serve nobody else and would not even notice that this client is gone.
+                await Task.yield()
             }
         }
     }

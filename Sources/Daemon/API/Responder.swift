@@ -78,11 +78,12 @@ struct Responder: Sendable {
         }
 
         let ready = context
+        let identity = try RequestIdentity.of(request)
         let result: Result<APIReply, any Error>
         do {
             result = .success(
                 try await withDeadline(deadline, drain: limits.drain, on: channel.eventLoop) {
-                    try await route.handler(ready)
+                    try await RequestIdentity.$current.withValue(identity) { try await route.handler(ready) }
                 })
         } catch {
             result = .failure(error)

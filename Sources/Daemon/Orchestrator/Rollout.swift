@@ -93,7 +93,7 @@ public struct Rollout: Sendable {
         let exclusive = service.spec.hasWritableVolume
         if old.isEmpty {
             if current.count > wanted { return stop(leastUseful(current, current.count - wanted), scaledDown) }
-            return create(wanted - current.count)
+            return create(wanted - current.count - (exclusive ? leaving : 0))
         }
         // One by one: the next step waits until what was started has proved itself.
         guard current.allSatisfy(isStable) else { return }

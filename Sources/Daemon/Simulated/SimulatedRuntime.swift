@@ -235,6 +235,8 @@ final class SimulatedRuntime: Runtime {
         for lines in ended { lines.finish() }
     }
 
+    func loggedTasks() async throws -> [TaskID] { state.withLock { $0.logs.keys.sorted() } }
+
     func logs(_ query: LogQuery) -> AsyncThrowingStream<LogLine, any Error> {
         let (stream, continuation) = AsyncThrowingStream.makeStream(
             of: LogLine.self, throwing: (any Error).self, bufferingPolicy: .bufferingNewest(2 * Self.logLinesMax))

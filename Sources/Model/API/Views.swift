@@ -56,6 +56,30 @@ public struct AppView: Hashable, Codable, Sendable {
         self.createdAt = createdAt
         self.updatedAt = updatedAt
     }
+
+    private enum CodingKeys: String, CodingKey {
+        case name, namespace, version, release, image, status, reason, replicas, vip, ports, services, rollout,
+            createdAt, updatedAt
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(namespace, forKey: .namespace)
+        try container.encode(version, forKey: .version)
+        try container.encode(release, forKey: .release)
+        try container.encode(image, forKey: .image)
+        try container.encode(status, forKey: .status)
+        try container.encode(reason, forKey: .reason)
+        try container.encode(replicas, forKey: .replicas)
+        try container.encode(vip, forKey: .vip)
+        try container.encode(ports, forKey: .ports)
+        try container.encode(services, forKey: .services)
+        try container.encode(rollout, forKey: .rollout)
+        try container.encode(createdAt, forKey: .createdAt)
+        try container.encode(updatedAt, forKey: .updatedAt)
+    }
 }
 
 public struct ReplicaCounts: Hashable, Codable, Sendable {
@@ -87,6 +111,19 @@ public struct PortView: Hashable, Codable, Sendable {
         self.containerPort = containerPort
         self.protocol = `protocol`
         self.service = service
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case hostPort, containerPort, `protocol`, service
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(hostPort, forKey: .hostPort)
+        try container.encode(containerPort, forKey: .containerPort)
+        try container.encode(`protocol`, forKey: .`protocol`)
+        try container.encode(service, forKey: .service)
     }
 }
 
@@ -124,6 +161,29 @@ public struct ServiceView: Hashable, Codable, Sendable {
         self.ports = ports
         self.reason = reason
         self.spec = spec
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case name, app, namespace, version, image, imageDigest, replicas, vip, endpointMode, endpoints, ports, reason,
+            spec
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(app, forKey: .app)
+        try container.encode(namespace, forKey: .namespace)
+        try container.encode(version, forKey: .version)
+        try container.encode(image, forKey: .image)
+        try container.encode(imageDigest, forKey: .imageDigest)
+        try container.encode(replicas, forKey: .replicas)
+        try container.encode(vip, forKey: .vip)
+        try container.encode(endpointMode, forKey: .endpointMode)
+        try container.encode(endpoints, forKey: .endpoints)
+        try container.encode(ports, forKey: .ports)
+        try container.encode(reason, forKey: .reason)
+        try container.encode(spec, forKey: .spec)
     }
 }
 
@@ -164,6 +224,24 @@ public struct RolloutView: Hashable, Codable, Sendable {
         self.failedTask = failedTask
         self.startedAt = startedAt
         self.endedAt = endedAt
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case id, state, release, updated, total, reason, failedTask, startedAt, endedAt
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
+        try container.encode(state, forKey: .state)
+        try container.encode(release, forKey: .release)
+        try container.encode(updated, forKey: .updated)
+        try container.encode(total, forKey: .total)
+        try container.encode(reason, forKey: .reason)
+        try container.encode(failedTask, forKey: .failedTask)
+        try container.encode(startedAt, forKey: .startedAt)
+        try container.encode(endedAt, forKey: .endedAt)
     }
 }
 
@@ -226,6 +304,33 @@ public struct TaskView: Hashable, Codable, Sendable {
         self.release = release
         self.startedAt = startedAt
         self.createdAt = createdAt
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case id, app, namespace, service, node, state, ready, address, containerId, pid, restarts, exitCode, reason,
+            image, release, startedAt, createdAt
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
+        try container.encode(app, forKey: .app)
+        try container.encode(namespace, forKey: .namespace)
+        try container.encode(service, forKey: .service)
+        try container.encode(node, forKey: .node)
+        try container.encode(state, forKey: .state)
+        try container.encode(ready, forKey: .ready)
+        try container.encode(address, forKey: .address)
+        try container.encode(containerId, forKey: .containerId)
+        try container.encode(pid, forKey: .pid)
+        try container.encode(restarts, forKey: .restarts)
+        try container.encode(exitCode, forKey: .exitCode)
+        try container.encode(reason, forKey: .reason)
+        try container.encode(image, forKey: .image)
+        try container.encode(release, forKey: .release)
+        try container.encode(startedAt, forKey: .startedAt)
+        try container.encode(createdAt, forKey: .createdAt)
     }
 }
 
@@ -308,6 +413,24 @@ public struct VolumeView: Hashable, Codable, Sendable {
         self.usedBy = usedBy
         self.createdAt = createdAt
     }
+
+    private enum CodingKeys: String, CodingKey {
+        case name, namespace, driver, node, path, sizeBytes, usedBytes, usedBy, createdAt
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(namespace, forKey: .namespace)
+        try container.encode(driver, forKey: .driver)
+        try container.encode(node, forKey: .node)
+        try container.encode(path, forKey: .path)
+        try container.encode(sizeBytes, forKey: .sizeBytes)
+        try container.encode(usedBytes, forKey: .usedBytes)
+        try container.encode(usedBy, forKey: .usedBy)
+        try container.encode(createdAt, forKey: .createdAt)
+    }
 }
 
 public struct ConfigView: Hashable, Codable, Sendable {
@@ -366,6 +489,26 @@ public struct StatusView: Hashable, Codable, Sendable {
         self.uptimeSeconds = uptimeSeconds
         self.conditions = conditions
     }
+
+    private enum CodingKeys: String, CodingKey {
+        case node, role, term, appliedIndex, leader, version, runtime, apps, tasksRunning, uptimeSeconds, conditions
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(node, forKey: .node)
+        try container.encode(role, forKey: .role)
+        try container.encode(term, forKey: .term)
+        try container.encode(appliedIndex, forKey: .appliedIndex)
+        try container.encode(leader, forKey: .leader)
+        try container.encode(version, forKey: .version)
+        try container.encode(runtime, forKey: .runtime)
+        try container.encode(apps, forKey: .apps)
+        try container.encode(tasksRunning, forKey: .tasksRunning)
+        try container.encode(uptimeSeconds, forKey: .uptimeSeconds)
+        try container.encode(conditions, forKey: .conditions)
+    }
 }
 
 public struct MemberView: Hashable, Codable, Sendable {
@@ -401,6 +544,21 @@ public struct ClusterView: Hashable, Codable, Sendable {
         self.commitIndex = commitIndex
         self.members = members
         self.nodes = nodes
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case id, leader, term, commitIndex, members, nodes
+    }
+
+    /// Absent values are written as null: every name is always there.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
+        try container.encode(leader, forKey: .leader)
+        try container.encode(term, forKey: .term)
+        try container.encode(commitIndex, forKey: .commitIndex)
+        try container.encode(members, forKey: .members)
+        try container.encode(nodes, forKey: .nodes)
     }
 }
 

@@ -56,11 +56,6 @@ public final class StateMachine: Sendable {
         try database.read { db in try body(StateView(db: db)) }
     }
 
-    /// Reads on a reader's thread, for callers that must not block.
-    public func read<Value: Sendable>(_ body: @escaping @Sendable (StateView) throws -> Value) async throws -> Value {
-        try await database.read { db in try body(StateView(db: db)) }
-    }
-
     static func meta(_ db: Database) throws -> MetaRow {
         guard let row = try Row.fetchOne(db, sql: "SELECT * FROM meta"),
             let containers = IPv4Subnet(row.text("container_range")),

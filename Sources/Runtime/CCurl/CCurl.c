@@ -46,13 +46,6 @@ const char *hm_curl_load(void) {
     return failure[0] ? failure : NULL;
 }
 
-const char *hm_curl_probe(const char *name) {
-    void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-    if (handle == NULL) return dlerror();
-    dlclose(handle);
-    return NULL;
-}
-
 CURL *hm_easy_init(void) { return curl.easy_init(); }
 void hm_easy_reset(CURL *easy) { curl.easy_reset(easy); }
 void hm_easy_cleanup(CURL *easy) { curl.easy_cleanup(easy); }

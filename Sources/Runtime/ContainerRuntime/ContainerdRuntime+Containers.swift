@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import ContainerdAPI
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
-internal import Glibc
 internal import GRPCCore
+internal import Glibc
 internal import Logging
 public import Model
 internal import SwiftProtobuf
@@ -178,7 +179,8 @@ extension ContainerdRuntime {
         for byte in path.utf8 {
             let character = Character(UnicodeScalar(byte))
             let isPlain = byte < 128 && (character.isLetter || character.isNumber || "/-._~".contains(character))
-            text += isPlain ? String(character) : "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+            text +=
+                isPlain ? String(character) : "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
         }
         return text
     }
@@ -282,7 +284,8 @@ extension ContainerdRuntime {
         } catch let error as RPCError where error.code == .failedPrecondition || error.code == .unknown {
             if try await send(Signal.kill, to: id) { try await requireExit(id) }
             do { _ = try await client.unary.tasks.delete(request) } catch let error as RPCError
-            where error.code == .notFound {}
+                where error.code == .notFound
+            {}
         }
     }
 
@@ -290,7 +293,8 @@ extension ContainerdRuntime {
         var request = Containerd_Services_Containers_V1_DeleteContainerRequest()
         request.id = id.raw
         do { _ = try await client.unary.containers.delete(request) } catch let error as RPCError
-        where error.code == .notFound {}
+            where error.code == .notFound
+        {}
     }
 
     private func deleteSnapshot(_ key: String) async throws {
@@ -298,7 +302,8 @@ extension ContainerdRuntime {
         request.snapshotter = configuration.snapshotter
         request.key = key
         do { _ = try await client.unary.snapshots.remove(request) } catch let error as RPCError
-        where error.code == .notFound {}
+            where error.code == .notFound
+        {}
     }
 
     // MARK: List
@@ -327,9 +332,11 @@ extension ContainerdRuntime {
         case .stopped:
             let code = Int(process.exitStatus)
             let killed =
-                hub.wasOutOfMemory(id) || code == 137
-                && OutOfMemory.wasCounted(
-                    cgroup: OCISpec.cgroupPath(node: configuration.nodeName, container: id), unified: host.isUnifiedCgroup)
+                hub.wasOutOfMemory(id)
+                || code == 137
+                    && OutOfMemory.wasCounted(
+                        cgroup: OCISpec.cgroupPath(node: configuration.nodeName, container: id),
+                        unified: host.isUnifiedCgroup)
             return .exited(ExitStatus(code: code, outOfMemory: killed, at: Timestamp(protobuf: process.exitedAt)))
         // A shim that did not answer in time has no state: what was alive is taken to be alive.
         default: return .running(pid: Int32(bitPattern: process.pid))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import ContainerdAPI
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
-internal import Glibc
 internal import GRPCCore
+internal import Glibc
 public import Logging
 public import Model
 internal import SwiftProtobuf
@@ -105,7 +106,8 @@ public final class ContainerdRuntime: Runtime {
         log = logger
         host = HostFacts.read()
         images = ImageStore(
-            client: client, insecureRegistries: configuration.insecureRegistries, snapshotter: configuration.snapshotter)
+            client: client, insecureRegistries: configuration.insecureRegistries, snapshotter: configuration.snapshotter
+        )
         logStore = LogStore(directory: "\(configuration.dataDirectory)/logs")
         files = TaskFiles(root: "\(configuration.dataDirectory)/tasks")
     }
@@ -121,7 +123,8 @@ public final class ContainerdRuntime: Runtime {
             client: client, hub: hub,
             countedOutOfMemory: { [configuration, host] id in
                 OutOfMemory.wasCounted(
-                    cgroup: OCISpec.cgroupPath(node: configuration.nodeName, container: id), unified: host.isUnifiedCgroup)
+                    cgroup: OCISpec.cgroupPath(node: configuration.nodeName, container: id),
+                    unified: host.isUnifiedCgroup)
             }, log: log)
         follower.withLock { $0 = Task { await stream.run() } }
     }
@@ -158,7 +161,9 @@ public final class ContainerdRuntime: Runtime {
 
     // MARK: Images and logs
 
-    public func resolve(image reference: String) async throws -> ResolvedImage { try await images.resolve(image: reference) }
+    public func resolve(image reference: String) async throws -> ResolvedImage {
+        try await images.resolve(image: reference)
+    }
 
     public func pull(image reference: String, digest: String) async throws {
         try await images.pull(image: reference, digest: digest)
@@ -175,6 +180,8 @@ public final class ContainerdRuntime: Runtime {
     public func logs(_ query: LogQuery) -> AsyncThrowingStream<LogLine, any Error> { logStore.logs(query) }
 
     public func removeLogs(task: TaskID) async throws { try await logStore.remove(task: task) }
+
+    public func loggedTasks() async throws -> [TaskID] { await logStore.tasks() }
 
     // MARK: State
 

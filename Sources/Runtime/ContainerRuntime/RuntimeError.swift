@@ -21,7 +21,7 @@ public struct RuntimeError: ReasonError, Sendable {
     ///   the cause. A `RuntimeError` otherwise.
     public static func make(_ error: any Error, doing: String) -> any Error {
         if error is CancellationError { return error }
-        if let error = error as? RuntimeError { return error }
+        if error is any ReasonError { return error }
         guard let error = error as? RPCError else {
             return RuntimeError(.internal, "cannot \(doing): \(error)")
         }
@@ -35,11 +35,13 @@ public struct RuntimeError: ReasonError, Sendable {
                 status: error.code)
         case .deadlineExceeded:
             return RuntimeError(
-                .deadlineExceeded, "cannot \(doing): containerd did not answer in time", hint: "look at the load of this node",
+                .deadlineExceeded, "cannot \(doing): containerd did not answer in time",
+                hint: "look at the load of this node",
                 status: error.code)
         case .resourceExhausted:
             return RuntimeError(
-                detail.contains("no space left") ? .noSpace : .internal, "cannot \(doing): \(detail)", status: error.code)
+                detail.contains("no space left") ? .noSpace : .internal, "cannot \(doing): \(detail)",
+                status: error.code)
         default:
             if isNoSpace(error.message) {
                 return RuntimeError(

@@ -45,7 +45,7 @@ struct RotatingFile {
         guard written < buffer.count else { return }
         // Back to the end of the last whole record.
         let whole = ends.lastIndex { $0 <= written }
-        truncate(to: size - written + (whole.map { ends[$0] } ?? 0))
+        takeBack(written - (whole.map { ends[$0] } ?? 0))
         dropped += ends.count - (whole.map { $0 + 1 } ?? 0)
     }
 
@@ -98,8 +98,13 @@ struct RotatingFile {
     private mutating func write(whole bytes: [UInt8]) -> Bool {
         let written = writeSome(bytes)
         if written == bytes.count { return true }
-        truncate(to: size - written)
+        takeBack(written)
         return false
+    }
+
+    /// Cuts off the last bytes. Somebody may have emptied the file: its true end counts, not what was written.
+    private mutating func takeBack(_ count: Int) {
+        truncate(to: max(0, Int(lseek(descriptor, 0, SEEK_END)) - count))
     }
 
     /// Number of bytes that reached the file.

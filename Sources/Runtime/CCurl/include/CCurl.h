@@ -3,15 +3,13 @@
 #include <curl/curl.h>
 
 // libcurl brings 36 shared libraries: it is opened by the first request, not by the loader, so that a command without
-// network traffic does not pay for it. Its headers are needed at build time only. Every function below but `hm_curl_load` and
-// `hm_curl_probe` needs a successful `hm_curl_load`.
+// network traffic does not pay for it. Its headers are needed at build time only. Every other function
+// needs a successful `hm_curl_load`.
 //
 // `curl_easy_setopt` and `curl_easy_getinfo` are variadic, which Swift cannot call: one wrapper per value type.
 
 /// Opens libcurl and initialises it, once per process. NULL, or why it cannot be used (valid for ever).
 const char *hm_curl_load(void);
-/// Whether a library of that name can be opened. NULL, or why not (valid until the thread's next call).
-const char *hm_curl_probe(const char *name);
 
 typedef size_t (*hm_curl_io)(char *buffer, size_t size, size_t count, void *context);
 typedef int (*hm_curl_seek)(void *context, curl_off_t offset, int origin);

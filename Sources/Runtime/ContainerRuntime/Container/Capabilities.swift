@@ -51,7 +51,8 @@ enum Capabilities {
             let name = upper == "ALL" || upper.hasPrefix("CAP_") ? upper : "CAP_\(upper)"
             guard name == "ALL" || known.contains(name) else {
                 throw RuntimeError(
-                    .startFailed, "unknown capability `\(text)`", hint: "names are those of capabilities(7), e.g. NET_ADMIN")
+                    .startFailed, "unknown capability `\(text)`",
+                    hint: "names are those of capabilities(7), e.g. NET_ADMIN")
             }
             result.insert(name)
         }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
 internal import Glibc
 

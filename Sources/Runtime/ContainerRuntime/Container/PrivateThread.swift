@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CLinux
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import Glibc
 internal import Model
 
@@ -16,7 +17,8 @@ enum PrivateThread {
                     let text = String(cString: strerror(-status))
                     return continuation.resume(
                         returning: .failure(
-                            RuntimeError(.internal, "cannot make a mount namespace: \(text)", hint: "run the daemon as root")))
+                            RuntimeError(
+                                .internal, "cannot make a mount namespace: \(text)", hint: "run the daemon as root")))
                 }
                 continuation.resume(returning: Result { () throws(RuntimeError) in try work() })
             } failed: { status in

@@ -45,7 +45,9 @@ enum SeccompProfile {
 
     #if arch(arm64)
         static let architectures = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
-        private static let native = ["arm_fadvise64_64", "arm_sync_file_range", "sync_file_range2", "breakpoint", "cacheflush", "set_tls"]
+        private static let native = [
+            "arm_fadvise64_64", "arm_sync_file_range", "sync_file_range2", "breakpoint", "cacheflush", "set_tls",
+        ]
     #else
         static let architectures = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
         private static let native = ["arch_prctl", "modify_ldt"]

@@ -55,7 +55,8 @@ enum StartFailure {
         }
         if lower.contains("exec format error") { return wrongFormat("of the container") }
         if lower.contains("unable to find user") || lower.contains("no matching entries in passwd file") {
-            return Reason(.userNotFound, "the image has no such user: \(detail)", hint: "use a number: --user 1000:1000")
+            return Reason(
+                .userNotFound, "the image has no such user: \(detail)", hint: "use a number: --user 1000:1000")
         }
         if lower.contains("exec: \"") == false, lower.contains("runc"), lower.contains("executable file not found") {
             return Reason(.runtimeUnavailable, "runc is missing on the node", hint: "apt-get install runc")

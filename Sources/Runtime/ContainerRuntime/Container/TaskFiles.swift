@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
 internal import Glibc
 internal import Model
@@ -61,6 +62,8 @@ struct TaskFiles: Sendable {
         let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         guard file >= 0 else { throw failure("write", path) }
         defer { close(file) }
+        // Read by every user of the container, whatever the daemon's umask takes away.
+        fchmod(file, 0o644)
         var bytes = Array(text.utf8)[...]
         while !bytes.isEmpty {
             let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }

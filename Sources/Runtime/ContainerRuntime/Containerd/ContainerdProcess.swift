@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import CLinux
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
 internal import Glibc
 internal import Logging
@@ -102,7 +103,9 @@ actor ContainerdProcess {
     }
 
     private static func find(_ name: String, package: String) throws(RuntimeError) -> String {
-        for directory in pathDirectories() where access("\(directory)/\(name)", X_OK) == 0 { return "\(directory)/\(name)" }
+        for directory in pathDirectories() where access("\(directory)/\(name)", X_OK) == 0 {
+            return "\(directory)/\(name)"
+        }
         throw RuntimeError(
             .runtimeUnavailable, "`\(name)` is not installed (\(package) is missing)",
             hint: "apt-get install containerd runc, or give a running one with --containerd")
@@ -136,7 +139,10 @@ actor ContainerdProcess {
         posix_spawnattr_setflags(
             &attributes, Int16(newSession | Int32(POSIX_SPAWN_SETSIGMASK) | Int32(POSIX_SPAWN_SETSIGDEF)))
 
-        let arguments = [program, "--config", files.path]
+        // Layers are unpacked and mount points made with its umask: under the daemon's, which shuts others out, the
+        // root of every container would be closed to users that are not root. posix_spawn cannot set one; a shell can.
+        let shell = "/bin/sh"
+        let arguments = [shell, "-c", "umask 022 && exec \"$@\"", "sh", program, "--config", files.path]
         var environment = ProcessInfo.processInfo.environment
         environment["PATH"] = Self.pathDirectories().joined(separator: ":")
         // A supervisor's notifications are not for a child.
@@ -145,10 +151,10 @@ actor ContainerdProcess {
         var envp = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for pointer in argv + envp { free(pointer) } }
         var pid = pid_t()
-        let status = posix_spawn(&pid, program, &actions, &attributes, &argv, &envp)
+        let status = posix_spawn(&pid, shell, &actions, &attributes, &argv, &envp)
         guard status == 0 else {
             throw RuntimeError(
-                .runtimeUnavailable, "cannot start `\(program)`: \(String(cString: strerror(status)))",
+                .runtimeUnavailable, "cannot start `\(program)` by `\(shell)`: \(String(cString: strerror(status)))",
                 hint: "run the daemon as root")
         }
         return pid
@@ -228,7 +234,8 @@ actor ContainerdProcess {
             }
             reap(current)
             if ContinuousClock.now - startedAt > .seconds(60) { delay = .milliseconds(100) }
-            log.warning("containerd ended, starting it again", metadata: ["pid": "\(current.pid)", "delay": "\(delay)"])
+            log.warning(
+                "containerd ended, starting it again", metadata: ["pid": "\(current.pid)", "delay": "\(delay)"])
             repeat {
                 do { try await Task.sleep(for: delay) } catch { return }
                 delay = min(delay * 2, .seconds(10))

@@ -75,6 +75,8 @@ struct ContentStore: Sendable {
         // What the source threw: gRPC shows it only as a cancelled call.
         let failure = Mutex<(any Error)?>(nil)
         let progress = Mutex(Progress())
+        // When containerd ends the call the source fails too, but only containerd's answer says why.
+        let isRefused = Mutex(false)
         var options = CallOptions.defaults
         options.timeout = .seconds(1800)
         let callOptions = options
@@ -94,7 +96,10 @@ struct ContentStore: Sendable {
                                 .write, reference, descriptor)
                             message.offset = start + Int64(done)
                             message.data = Data(bytes[done..<end])
-                            try await writer.write(message)
+                            do { try await writer.write(message) } catch {
+                                isRefused.withLock { $0 = true }
+                                throw error
+                            }
                             done = end
                         }
                     }
@@ -119,9 +124,9 @@ struct ContentStore: Sendable {
             if let error = error as? RPCError, error.code == .alreadyExists {
                 return try await setLabels(labels, of: descriptor.digest)
             }
-            let cause = failure.withLock { $0 }
-            // After a source failed, containerd keeps the ingest; it would only cost space.
-            if cause != nil { try? await abort(reference) }
+            let cause = isRefused.withLock { $0 } ? nil : failure.withLock { $0 }
+            // containerd keeps what was written so far; it would only cost space. The next write clears it as well.
+            try? await abort(reference)
             if let cause, cause is ImageError || cause is CancellationError { throw cause }
             throw RuntimeError.make(error, doing: "store blob \(descriptor.digest)")
         }

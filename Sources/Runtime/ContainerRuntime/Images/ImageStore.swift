@@ -216,11 +216,12 @@ public final class ImageStore: Sendable {
         var sizeBytes: Int64
     }
 
+    /// Whether the image of this digest can be run as it is. What a tag means by now does not matter: the digest was
+    /// pinned, and an image imported here has no registry to ask again after a restart of the daemon.
     private func isComplete(_ reference: ImageReference, _ digest: String) async throws -> Bool {
-        guard let known = details.withLock({ $0[digest] }) else { return false }
-        guard try await image(named: reference.description)?.target.digest == digest,
-            try await image(named: Self.twin(reference, digest)) != nil
-        else { return false }
+        guard try await image(named: Self.twin(reference, digest)) != nil else { return false }
+        let known: Details
+        do { known = try await details(of: digest, image: reference.description) } catch is ImageError { return false }
         return try await unpacker.exists(known.topChainID)
     }
 

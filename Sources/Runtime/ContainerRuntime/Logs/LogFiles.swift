@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import Glibc
 
 /// One file of a task's log: `<attempt>.log` is being written, `<attempt>.log.1` was put aside, higher is older.

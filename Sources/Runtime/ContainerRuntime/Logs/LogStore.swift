@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import Glibc
 public import Model
 
@@ -42,6 +43,11 @@ public struct LogStore: Sendable {
             return LogError(path: directory.path, errno: errno)
         }
         if let failure { throw failure }
+    }
+
+    /// Tasks that have logs here, sorted.
+    public func tasks() async -> [TaskID] {
+        await Blocking.run { (Self.entries(of: directory) ?? []).sorted().map { TaskID($0) } }
     }
 
     /// Deletes the logs of old attempts, so that a task that restarts for ever does not fill the disk.

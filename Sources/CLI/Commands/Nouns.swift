@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import ArgumentParser
+
+// The nouns: each prints its help when no verb follows.
+
+struct AppCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "app", abstract: "Deploy and look after apps.",
+        subcommands: [
+            AppDeploy.self, AppList.self, AppInfo.self, AppScale.self, AppRestart.self, AppLogs.self, AppDelete.self,
+        ])
+}
+
+struct ServiceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "service", abstract: "Look at the services of apps.",
+        subcommands: [ServiceList.self, ServiceInfo.self])
+}
+
+struct VolumeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "volume", abstract: "Keep data beyond the life of a container.",
+        subcommands: [VolumeCreate.self, VolumeList.self, VolumeInfo.self, VolumeDelete.self])
+}
+
+struct ImageCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "image", abstract: "Fetch and remove images of this node.",
+        subcommands: [ImagePull.self, ImageList.self, ImageImport.self, ImageRemove.self])
+}
+
+struct NodeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "node", abstract: "Look at the machines.", subcommands: [NodeList.self, NodeInfo.self])
+}
+
+struct ConfigCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "config", abstract: "Keep small versioned documents.",
+        subcommands: [ConfigSet.self, ConfigGet.self, ConfigList.self, ConfigDelete.self])
+}

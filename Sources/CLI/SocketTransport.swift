@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Glibc
+internal import HTTPClient
+
+/// HTTP over the daemon's unix socket.
+struct SocketTransport: Transport {
+    let socket: String
+    private let client = HTTPClient(userAgent: "hivemind", transfersMax: 4)
+
+    init(socket: String) { self.socket = socket }
+
+    func send(_ request: APIRequest) async throws -> APIReply {
+        do {
+            return Self.reply(try await client.send(httpRequest(request)))
+        } catch {
+            throw describe(error, request)
+        }
+    }
+
+    func lines(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error> {
+        let lines = client.lines(httpRequest(request))
+        let iterator = LineIterator(lines.makeAsyncIterator())
+        return AsyncThrowingStream {
+            do {
+                return try await iterator.next()
+            } catch let error as HTTPError {
+                if error.code == .status, let response = error.response {
+                    throw RefusedReply(reply: Self.reply(response))
+                }
+                throw describe(error, request)
+            }
+        }
+    }
+
+    private func httpRequest(_ request: APIRequest) -> HTTPRequest {
+        var headers = HTTPHeaders()
+        for (name, value) in request.headers.sorted(by: { $0.key < $1.key }) { headers.add(name, value) }
+        let body: HTTPRequest.Body =
+            switch request.body {
+            case .none: .none
+            case .bytes(let bytes): .bytes(bytes)
+            case .file(let path): .file(path: path)
+            }
+        return HTTPRequest(
+            method: request.method,
+            url: "http://hivemind\(request.path)",
+            headers: headers,
+            body: body,
+            unixSocket: socket,
+            // The daemon answers in its own time (a pull takes minutes): only the whole is bounded.
+            limits: HTTPLimits(connect: .seconds(5), total: request.timeout, stall: nil, bodyBytesMax: 64 << 20),
+            followsRedirects: false
+        )
+    }
+
+    private static func reply(_ response: HTTPResponse) -> APIReply {
+        var headers: [String: String] = [:]
+        for field in response.headers.fields { headers[field.name.lowercased()] = field.value }
+        return APIReply(status: response.status, headers: headers, body: response.body)
+    }
+
+    private func describe(_ error: HTTPError, _ request: APIRequest) -> any Error {
+        switch error.code {
+        case .couldNotConnect: return SocketProbe.explain(socket: socket, otherwise: error.message)
+        case .timeout:
+            return CLIError(
+                .timeout, "the daemon gave no answer to \(request.method) \(request.path) in time",
+                hint: "look at `hivemind status` and the daemon's log, then try again")
+        case .connectionLost:
+            return CLIError(
+                .connection, "the connection to the daemon broke during \(request.method) \(request.path)",
+                hint: "look at `hivemind status`; a change may have been made or not")
+        case .cancelled: return CancellationError()
+        default: return CLIError(.general, error.message, hint: error.hint)
+        }
+    }
+}
+
+/// The stream that pulls has one caller at a time: the closure of the stream it feeds.
+private actor LineIterator {
+    private var iterator: AsyncThrowingStream<[UInt8], any Error>.Iterator?
+
+    init(_ iterator: sending AsyncThrowingStream<[UInt8], any Error>.Iterator) { self.iterator = iterator }
+
+    func next() async throws -> [UInt8]? {
+        guard var iterator else { return nil }
+        self.iterator = nil
+        let line = try await iterator.next(isolation: self)
+        if line != nil { self.iterator = iterator }
+        return line
+    }
+}
+
+/// Says why a socket cannot be connected to: libcurl only says that it cannot.
+enum SocketProbe {
+    static func explain(socket path: String, otherwise text: String) -> CLIError {
+        switch connectError(path) {
+        case EACCES, EPERM:
+            CLIError(
+                .permission, "permission denied on the daemon's socket \(path)",
+                hint: "run as root: `sudo hivemind …`")
+        case ENOENT:
+            CLIError(
+                .connection, "the daemon does not run: there is no socket \(path)", hint: Hints.startDaemon)
+        case ECONNREFUSED:
+            CLIError(
+                .connection, "the daemon does not run: nothing listens on \(path)", hint: Hints.startDaemon)
+        default: CLIError(.connection, text, hint: Hints.startDaemon)
+        }
+    }
+
+    /// errno of a connect, 0 when it worked.
+    private static func connectError(_ path: String) -> Int32 {
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        let bytes = Array(path.utf8)
+        guard !bytes.isEmpty, bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return ENAMETOOLONG }
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
+        let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { return errno }
+        defer { close(descriptor) }
+        let status = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        return status == 0 ? 0 : errno
+    }
+}

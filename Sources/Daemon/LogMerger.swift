@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Model
+
+/// Lines of several tasks as one stream.
+enum LogMerger {
+    /// Stored lines come in order of time over all tasks; when following, new lines come as they arrive.
+    ///
+    /// Reads at most one line ahead per task, so that a slow reader holds back the files, not memory.
+    static func merge(
+        _ queries: [(service: String, query: LogQuery)],
+        follow: Bool,
+        open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+    ) -> AsyncThrowingStream<AppLogLine, any Error> {
+        if follow { return following(queries, open: open) }
+        let merger = Merge(queries, open: open)
+        return AsyncThrowingStream { try await merger.next() }
+    }
+
+    private actor Merge {
+        private struct Source {
+            var service: String
+            var task: TaskID
+            var iterator: AsyncThrowingStream<LogLine, any Error>.AsyncIterator
+            var head: LogLine?
+        }
+
+        private let queries: [(service: String, query: LogQuery)]
+        private let open: @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+        private var sources: [Source]?
+
+        init(
+            _ queries: [(service: String, query: LogQuery)],
+            open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+        ) {
+            self.queries = queries
+            self.open = open
+        }
+
+        func next() async throws -> AppLogLine? {
+            var current: [Source]
+            if let sources {
+                current = sources
+            } else {
+                current = []
+                for (service, query) in queries {
+                    var iterator = open(query).makeAsyncIterator()
+                    let head = try await iterator.next(isolation: self)
+                    current.append(Source(service: service, task: query.task, iterator: iterator, head: head))
+                }
+            }
+            var oldest: Int?
+            for index in current.indices {
+                guard let head = current[index].head else { continue }
+                if let best = oldest, let other = current[best].head, other.at <= head.at { continue }
+                oldest = index
+            }
+            guard let index = oldest, let line = current[index].head else { return nil }
+            let result = AppLogLine(
+                task: current[index].task, service: current[index].service, at: line.at, stream: line.stream,
+                text: line.text)
+            var iterator = current[index].iterator
+            current[index].head = try await iterator.next(isolation: self)
+            current[index].iterator = iterator
+            sources = current
+            return result
+        }
+    }
+
+    private static func following(
+        _ queries: [(service: String, query: LogQuery)],
+        open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+    ) -> AsyncThrowingStream<AppLogLine, any Error> {
+        let (stream, output) = AsyncThrowingStream.makeStream(
+            of: AppLogLine.self, throwing: (any Error).self, bufferingPolicy: .bufferingOldest(4096))
+        let work = Task {
+            await withTaskGroup(of: Void.self) { group in
+                for (service, query) in queries {
+                    group.addTask {
+                        do {
+                            for try await line in open(query) {
+                                let item = AppLogLine(
+                                    task: query.task, service: service, at: line.at, stream: line.stream,
+                                    text: line.text)
+                                // A slow reader holds the file back: nothing is dropped and memory stays bounded.
+                                while case .dropped = output.yield(item) {
+                                    try await Task.sleep(for: .milliseconds(20))
+                                }
+                                if Task.isCancelled { return }
+                            }
+                        } catch is CancellationError {
+                        } catch {
+                            output.finish(throwing: error)
+                        }
+                    }
+                }
+            }
+            output.finish()
+        }
+        output.onTermination = { _ in work.cancel() }
+        return stream
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import ContainerNetwork
+internal import ContainerRuntime
+internal import Discovery
+internal import Glibc
+internal import Logging
+internal import Model
+internal import NIOPosix
+internal import Orchestrator
+internal import ServiceLifecycle
+internal import Store
+internal import Synchronization
+internal import Volumes
+
+/// The daemon: wiring only. Parts are made in the order they need one another and stopped in reverse.
+public enum DaemonMain {
+    /// Runs until SIGTERM or SIGINT, or until the node must stop. Containers outlive it.
+    /// - Throws: `DaemonError` and errors of the rooms, each saying what to do.
+    public static func run(_ configuration: DaemonConfiguration) async throws {
+        try configuration.validate()
+        let log = makeLogger(configuration)
+        raiseFileLimit()
+        umask(0o027)
+        let identity = try NodeIdentity(
+            dataDirectory: configuration.dataDirectory, name: configuration.nodeName)
+        log.info(
+            "daemon starts",
+            metadata: ["version": "\(BuildInfo.version)", "node": "\(identity.name)", "data": "\(configuration.dataDirectory)"])
+
+        // containerd takes longest: it starts while the state is opened.
+        async let starting = Rooms.make(configuration, identity, log)
+        let state: StateMachine
+        let core: CoreOwner
+        do {
+            state = try StateMachine(path: configuration.dataDirectory + "/state.sqlite")
+            var generator = SystemRandomNumberGenerator()
+            core = try CoreOwner(
+                node: identity.id, state: state, logDirectory: configuration.dataDirectory + "/log",
+                seed: generator.next(), log: log)
+        } catch {
+            if let rooms = try? await starting { await rooms.shutdown() }
+            throw error
+        }
+        let rooms = try await starting
+        do {
+            try await serve(configuration, identity, state, core, rooms, log)
+        } catch {
+            core.stop()
+            await rooms.shutdown()
+            throw error
+        }
+        core.stop()
+        await rooms.shutdown()
+        log.info("daemon ended; containers go on")
+    }
+
+    private static func serve(
+        _ configuration: DaemonConfiguration, _ identity: NodeIdentity, _ state: StateMachine, _ core: CoreOwner,
+        _ rooms: Rooms, _ log: Logger
+    ) async throws {
+        let meta = try await state.read { try $0.meta() }
+        let ranges = meta.clusterID.isEmpty ? configuration.ranges : meta.ranges
+        let subnet = IPv4Subnet(ranges.containers.network, prefix: 24)
+        try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges))
+        try await rooms.startNames()
+
+        let publisher = Publisher(
+            networking: rooms.effects.networking, names: rooms.effects.names, log: log,
+            done: { core.send(.programmed($0)) })
+        let agent = Agent(effects: rooms.effects, log: log, report: { core.send(.observed($0)) })
+        let failure = Failure()
+        core.connect(
+            CoreOwner.Sinks(
+                perform: { agent.perform($0) },
+                publish: { publisher.publish(Publisher.Tables(names: $0, balancing: $1)) },
+                fail: { failure.report($0) }))
+        core.start()
+        let backend = NodeBackend(
+            state: state, core: core, effects: rooms.effects, publisher: publisher, identity: identity, log: log)
+        let api = APIServer(
+            socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
+            logger: log, version: VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion))
+        let bootstrap = Bootstrap(
+            core: core, state: state, log: log,
+            cluster: InitializeCluster(clusterID: identity.clusterID, ranges: ranges),
+            node: thisNode(identity, subnet: subnet))
+
+        var group = ServiceGroupConfiguration(
+            services: [
+                .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
+                .init(service: api),
+            ],
+            gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))
+        group.maximumGracefulShutdownDuration = .seconds(10)
+        try await ServiceGroup(configuration: group).run()
+    }
+
+    // MARK: - This machine
+
+    private static func thisNode(_ identity: NodeIdentity, subnet: IPv4Subnet) -> NodeRow {
+        NodeRow(
+            id: identity.id, name: identity.name, address: primaryAddress(), subnet: subnet, role: "voter",
+            state: "ready", labels: [:], cpuMillis: max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1000,
+            memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))),
+            version: BuildInfo.version)
+    }
+
+    /// First IPv4 address of an interface that is up, not loopback and not ours.
+    private static func primaryAddress() -> String {
+        var first: UnsafeMutablePointer<ifaddrs>?
+        guard getifaddrs(&first) == 0 else { return "127.0.0.1" }
+        defer { freeifaddrs(first) }
+        var next = first
+        while let entry = next {
+            next = entry.pointee.ifa_next
+            guard let address = entry.pointee.ifa_addr, address.pointee.sa_family == sa_family_t(AF_INET),
+                entry.pointee.ifa_flags & UInt32(IFF_UP) != 0,
+                entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK) == 0,
+                !String(cString: entry.pointee.ifa_name).hasPrefix("hm")
+            else { continue }
+            let value = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { $0.pointee.sin_addr.s_addr }
+            return IPv4Address(value: UInt32(bigEndian: value)).description
+        }
+        return "127.0.0.1"
+    }
+
+    private static func raiseFileLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    private static func makeLogger(_ configuration: DaemonConfiguration) -> Logger {
+        var log = Logger(label: "hivemind") { StreamLogHandler.standardError(label: $0) }
+        log.logLevel = Logger.Level(rawValue: configuration.logLevel) ?? .info
+        return log
+    }
+
+    /// The service group's own start and stop lines say nothing ours do not.
+    private static func quiet(_ log: Logger) -> Logger {
+        var log = log
+        log.logLevel = max(log.logLevel, .warning)
+        return log
+    }
+}
+
+/// The effect rooms of this node, and how to end them.
+private struct Rooms: Sendable {
+    var effects: Effects
+    var startNames: @Sendable () async throws -> Void
+    var shutdown: @Sendable () async -> Void
+
+    static func make(
+        _ configuration: DaemonConfiguration, _ identity: NodeIdentity, _ log: Logger
+    ) async throws -> Rooms {
+        switch configuration.runtime {
+        case .simulated:
+            return Rooms(
+                effects: Effects(
+                    runtime: SimulatedRuntime(), networking: SimulatedNetworking(),
+                    volumes: SimulatedVolumes(directory: configuration.dataDirectory + "/volumes"),
+                    names: SimulatedNames()),
+                startNames: {}, shutdown: {})
+        case .containerd:
+            let runtime = try await ContainerdRuntime.start(
+                ContainerdRuntimeConfiguration(
+                    dataDirectory: configuration.dataDirectory, nodeName: identity.name,
+                    containerdAddress: configuration.containerdAddress),
+                logger: log)
+            let names = DNSServer(eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+            do {
+                return Rooms(
+                    effects: Effects(
+                        runtime: runtime,
+                        networking: try KernelNetworking(dataDirectory: configuration.dataDirectory),
+                        volumes: LocalVolumes(directory: configuration.dataDirectory + "/volumes"), names: names),
+                    startNames: {
+                        try await names.start(address: AddressRanges.nameServer.description, port: 53)
+                    },
+                    shutdown: {
+                        await names.stop()
+                        await runtime.shutdown()
+                    })
+            } catch {
+                await runtime.shutdown()
+                throw error
+            }
+        }
+    }
+}
+
+/// Ends the service group when the core cannot go on.
+private final class Failure: Service {
+    private let errors: AsyncStream<DaemonError>
+    private let input: AsyncStream<DaemonError>.Continuation
+
+    init() { (errors, input) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(1)) }
+
+    func report(_ error: DaemonError) { input.yield(error) }
+
+    func run() async throws {
+        for await error in errors.cancelOnGracefulShutdown() { throw error }
+    }
+}
+
+/// Makes the cluster of one and records this node, once the log has a leader.
+private struct Bootstrap: Service {
+    let core: CoreOwner
+    let state: StateMachine
+    let log: Logger
+    let cluster: InitializeCluster
+    let node: NodeRow
+
+    func run() async throws {
+        try await cancelWhenGracefulShutdown {
+            try await propose(.initializeCluster(cluster))
+            let known = try await state.read { try $0.nodes() }.first { $0.id == node.id }
+            if known != node { try await propose(.putNode(node)) }
+            // A service that returns ends the group.
+            try? await gracefulShutdown()
+        }
+    }
+
+    private func propose(_ change: Change) async throws {
+        while true {
+            do {
+                let applied = try await core.propose(change, deadline: .seconds(10))
+                if case .refused(let problem) = applied.outcome {
+                    throw DaemonError("this node cannot take its place: \(problem.detail)", hint: problem.hint)
+                }
+                return
+            } catch let problem as Problem where [.noLeader, .busy, .timeout, .noSpace].contains(problem.code) {
+                try await Task.sleep(for: .milliseconds(5))
+            }
+        }
+    }
+}
