@@ -7,7 +7,8 @@ extension SocketAddress {
         guard case .v4 = self else { return nil }
         // sockaddr_in: family, port, then the address at byte 4, in network order.
         return withSockAddr { pointer, size in
-            UInt32(bigEndian: UnsafeRawBufferPointer(start: pointer, count: size).load(fromByteOffset: 4, as: UInt32.self))
+            UInt32(
+                bigEndian: UnsafeRawBufferPointer(start: pointer, count: size).load(fromByteOffset: 4, as: UInt32.self))
         }
     }
 }

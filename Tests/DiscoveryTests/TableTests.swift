@@ -8,25 +8,26 @@ import Testing
 @Suite struct TableTests {
     private let asker = Asker()
 
-    @Test(arguments: [
-        ("web.default.hive.internal", nil, ["10.211.0.1"]),
-        ("web.prod.hive.internal", nil, ["10.211.1.1"]),
-        ("db.shop.default.hive.internal", nil, ["10.211.0.2"]),
-        ("tasks.web.default.hive.internal", nil, ["10.210.0.10", "10.210.0.11", "10.210.0.12"]),
-        ("tasks.db.shop.default.hive.internal", nil, ["10.210.0.20"]),
-        ("ring.shop.default.hive.internal", nil, ["10.210.0.40", "10.210.0.41", "10.210.0.42"]),
-        ("quiet.default.hive.internal", nil, ["10.211.0.4"]),
-        ("web", "10.210.0.10", ["10.211.0.1"]),
-        ("web", "10.210.0.20", ["10.211.0.3"]),
-        ("web", "10.210.9.1", ["10.211.1.1"]),
-        ("db", "10.210.0.20", ["10.211.0.2"]),
-        ("db.shop", "10.210.0.10", ["10.211.0.2"]),
-        ("web.web", "10.210.0.20", ["10.211.0.1"]),
-        ("quiet", "10.210.0.20", ["10.211.0.4"]),
-        ("tasks.web", "10.210.0.20", ["10.210.0.30"]),
-        ("tasks.web", "10.210.0.10", ["10.210.0.10", "10.210.0.11", "10.210.0.12"]),
-        ("tasks.db.shop", "10.210.0.10", ["10.210.0.20"]),
-    ] as [(String, String?, [String])])
+    @Test(
+        arguments: [
+            ("web.default.hive.internal", nil, ["10.211.0.1"]),
+            ("web.prod.hive.internal", nil, ["10.211.1.1"]),
+            ("db.shop.default.hive.internal", nil, ["10.211.0.2"]),
+            ("tasks.web.default.hive.internal", nil, ["10.210.0.10", "10.210.0.11", "10.210.0.12"]),
+            ("tasks.db.shop.default.hive.internal", nil, ["10.210.0.20"]),
+            ("ring.shop.default.hive.internal", nil, ["10.210.0.40", "10.210.0.41", "10.210.0.42"]),
+            ("quiet.default.hive.internal", nil, ["10.211.0.4"]),
+            ("web", "10.210.0.10", ["10.211.0.1"]),
+            ("web", "10.210.0.20", ["10.211.0.3"]),
+            ("web", "10.210.9.1", ["10.211.1.1"]),
+            ("db", "10.210.0.20", ["10.211.0.2"]),
+            ("db.shop", "10.210.0.10", ["10.211.0.2"]),
+            ("web.web", "10.210.0.20", ["10.211.0.1"]),
+            ("quiet", "10.210.0.20", ["10.211.0.4"]),
+            ("tasks.web", "10.210.0.20", ["10.210.0.30"]),
+            ("tasks.web", "10.210.0.10", ["10.210.0.10", "10.210.0.11", "10.210.0.12"]),
+            ("tasks.db.shop", "10.210.0.10", ["10.210.0.20"]),
+        ] as [(String, String?, [String])])
     func `a name means its service`(_ name: String, _ client: String?, _ expected: [String]) throws {
         let answer = try #require(try asker.ask(name, from: client))
         #expect(answer.addresses.sorted() == expected)
@@ -36,11 +37,13 @@ import Testing
         #expect(answer.answers.allSatisfy { $0.ttl == (isEndpoints ? 1 : 5) })
     }
 
-    @Test(arguments: [
-        ("web", nil), ("web", "192.0.2.1"), ("db", "10.210.0.10"), ("db.shop", "10.210.9.1"), ("shop", "10.210.0.10"),
-        ("db.shop.default", "10.210.0.20"), ("example.com", "10.210.0.10"), ("tasks", "10.210.0.20"),
-        ("xhive.internal", nil), ("", "10.210.0.10"),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("web", nil), ("web", "192.0.2.1"), ("db", "10.210.0.10"), ("db.shop", "10.210.9.1"),
+            ("shop", "10.210.0.10"),
+            ("db.shop.default", "10.210.0.20"), ("example.com", "10.210.0.10"), ("tasks", "10.210.0.20"),
+            ("xhive.internal", nil), ("", "10.210.0.10"),
+        ] as [(String, String?)])
     func `a name that is not ours is forwarded`(_ name: String, _ client: String?) throws {
         guard case .forward = asker.outcome(try question(name).encoded, from: client) else {
             Issue.record("\(name) was not forwarded")
@@ -48,12 +51,13 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        ("web.default.hive.internal", DNSType.aaaa), ("tasks.web.default.hive.internal", DNSType.aaaa),
-        ("web.default.hive.internal", 16), ("tasks.quiet.default.hive.internal", DNSType.a),
-        ("empty.default.hive.internal", DNSType.a), ("shop.default.hive.internal", DNSType.a),
-        ("default.hive.internal", DNSType.a), ("hive.internal", DNSType.a),
-    ] as [(String, UInt16)])
+    @Test(
+        arguments: [
+            ("web.default.hive.internal", DNSType.aaaa), ("tasks.web.default.hive.internal", DNSType.aaaa),
+            ("web.default.hive.internal", 16), ("tasks.quiet.default.hive.internal", DNSType.a),
+            ("empty.default.hive.internal", DNSType.a), ("shop.default.hive.internal", DNSType.a),
+            ("default.hive.internal", DNSType.a), ("hive.internal", DNSType.a),
+        ] as [(String, UInt16)])
     func `an existing name without such records is no data`(_ name: String, _ type: UInt16) throws {
         let answer = try #require(try asker.ask(name, type))
         #expect(answer.rcode == DNSRcode.noError)

@@ -78,11 +78,14 @@ import Testing
     @Test func `an answer with the wrong id or question is not believed`() async throws {
         var limits = Upstream.Limits()
         limits.tryTimeout = .milliseconds(150)
-        try await withUpstream(limits, answer: { query, _ in
-            var reply = query.reply([1])
-            if query.questions[0].type == DNSType.a { reply.id ^= 1 } else { reply.questions[0].type = DNSType.a }
-            return reply
-        }) { port, _, _ in
+        try await withUpstream(
+            limits,
+            answer: { query, _ in
+                var reply = query.reply([1])
+                if query.questions[0].type == DNSType.a { reply.id ^= 1 } else { reply.questions[0].type = DNSType.a }
+                return reply
+            }
+        ) { port, _, _ in
             for type in [DNSType.a, DNSType.aaaa] {
                 let answer = try await exchange(question("a.example", type), port: port, on: group)
                 #expect(answer.rcode == DNSRcode.serverFailure)
