@@ -37,6 +37,8 @@ final class CoreOwner: @unchecked Sendable {
 
     // Only the core's thread touches these; everything below is behind a Mutex or immutable.
     private var core: NodeCore
+    /// Up to here the log may be cut once the state is durable.
+    private var checkpointDue: UInt64?
 
     private let inbox = Mutex(Inbox())
     private let signal = Signal()
@@ -148,10 +150,21 @@ final class CoreOwner: @unchecked Sendable {
                         hint: "look before you repeat it")))
         }
         defer { expiry.cancel() }
-        return try await withCheckedThrowingContinuation { continuation in
-            waiters.withLock { $0[token] = Waiter(continuation: continuation) }
-            send(.propose(NodeCore.Proposition(token: token, request: request, change: change)))
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                waiters.withLock { $0[token] = Waiter(continuation: continuation) }
+                // A cancellation before this line found nobody to wake.
+                if Task.isCancelled { return cancel(token) }
+                send(.propose(NodeCore.Proposition(token: token, request: request, change: change)))
+            }
+        } onCancel: {
+            // Who asked has gone; what was proposed may still take effect.
+            cancel(token)
         }
+    }
+
+    private func cancel(_ token: UInt64) {
+        waiters.withLock { $0.removeValue(forKey: token) }?.continuation.resume(throwing: CancellationError())
     }
 
     private func resolve(_ token: UInt64, _ result: Result<Applied, Problem>) {
@@ -181,6 +194,7 @@ final class CoreOwner: @unchecked Sendable {
                         try carryOut(core.step(.tick, now: now))
                     } else {
                         signal.wait(milliseconds: min(due, 1000))
+                        try cutLog()
                         continue
                     }
                 }
@@ -207,12 +221,19 @@ final class CoreOwner: @unchecked Sendable {
                 shared.withLock { $0.isCaughtUp = true }
                 log.info("state is current", metadata: ["index": "\(index)"])
             case .checkpoint(let applied):
-                try state.checkpoint()
-                try writer.compact(through: applied)
+                checkpointDue = applied
+                try cutLog()
             case .halt(let message):
                 fail(DaemonError("this node can no longer follow the log: \(message)"))
             }
         }
+    }
+
+    /// Readers may be in the way of a checkpoint; then the log is cut a little later.
+    private func cutLog() throws {
+        guard let applied = checkpointDue, try state.checkpoint() else { return }
+        checkpointDue = nil
+        try writer.compact(through: applied)
     }
 
     /// Reads in pieces of bounded size until the range is complete.

@@ -180,7 +180,18 @@ final class NodeBackend: Backend {
         let queries = tasks.map { task in
             (task.service, LogQuery(task: task.id, tail: filter.tail, since: filter.since, follow: filter.follow))
         }
-        return LogMerger.merge(queries, follow: filter.follow) { [runtime = effects.runtime] in runtime.logs($0) }
+        // Tasks that replace these are followed, too; of them everything is new.
+        let later: @Sendable () async throws -> [(service: String, query: LogQuery)]? = { [state] in
+            try await state.read { view -> [(service: String, query: LogQuery)]? in
+                guard try view.app(key) != nil else { return nil }
+                return try view.tasks(app: key)
+                    .filter { filter.service == nil || $0.service == filter.service }
+                    .map { ($0.service, LogQuery(task: $0.id, since: filter.since, follow: true)) }
+            }
+        }
+        return LogMerger.merge(queries, follow: filter.follow, later: filter.task == nil ? later : nil) {
+            [runtime = effects.runtime] in runtime.logs($0)
+        }
     }
 
     // MARK: - Services and tasks
@@ -271,11 +282,13 @@ final class NodeBackend: Backend {
             (try state.apps().count, try state.tasks().filter { $0.status.ready }.count, try state.meta().appliedIndex)
         }
         var conditions = info.conditions
-        if !info.isReady { conditions.insert("the container runtime at \(info.address) does not answer", at: 0) }
+        if !info.isReady, !conditions.contains(where: { $0.hasSuffix("does not answer") }) { conditions.insert("the container runtime at \(info.address) does not answer", at: 0) }
         conditions += publisher.refusedPorts.map {
             "port \($0.hostPort)/\($0.protocol.rawValue) could not be published: another program of this node uses it"
         }
         if let condition = status.condition { conditions.insert(condition, at: 0) }
+        var told: Set<String> = []
+        conditions.removeAll { !told.insert($0).inserted }
         return StatusView(
             node: identity.name, role: "voter", term: status.term, appliedIndex: index,
             leader: status.isLeader ? identity.name : nil, version: BuildInfo.version, runtime: info, apps: apps,
@@ -341,7 +354,9 @@ final class NodeBackend: Backend {
             if try await state.read({ try $0.volume(key) }) == nil { return index }
             try await Task.sleep(for: .milliseconds(10))
         }
-        return index
+        throw Problem(
+            .timeout, "volume `\(key)` is still being deleted: its data could not be removed yet",
+            hint: "the node goes on trying; its log says what is in the way")
     }
 
     // MARK: - Images

@@ -23,7 +23,13 @@ enum Views {
     private static func status(
         _ picture: AppPicture, _ replicas: ReplicaCounts, placement: Reason?
     ) -> (AppView.Status, Reason?) {
-        if picture.app.deleting { return (.deleting, nil) }
+        if picture.app.deleting {
+            // Why it takes so long, when a task cannot be removed.
+            let stuck = picture.tasks.first {
+                !$0.status.state.isTerminal && $0.status.reason?.message.hasPrefix("cannot be removed") == true
+            }
+            return (.deleting, stuck?.status.reason)
+        }
         let wanted = picture.tasks.filter { $0.goal == .run }
         let trouble =
             wanted.first { $0.status.state == .failed }?.status.reason

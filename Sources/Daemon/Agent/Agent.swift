@@ -46,7 +46,15 @@ final class Agent: Service {
         await withDiscardingTaskGroup { group in
             group.addTask { await self.followEvents() }
             for await action in actions.cancelOnGracefulShutdown() {
-                group.addTask { await self.carryOut(action) }
+                switch action {
+                // In the order asked for, so that no start escapes the word that gives it up.
+                case .start(let request):
+                    let work = Task { await self.startInSlot(request) }
+                    starts.withLock { $0[request.task] = work }
+                    group.addTask { await self.finish(work, request) }
+                case .cancelStart(let task): starts.withLock { $0[task] }?.cancel()
+                default: group.addTask { await self.carryOut(action) }
+                }
             }
             group.cancelAll()
         }
@@ -63,8 +71,7 @@ final class Agent: Service {
 
     private func carryOut(_ action: Action) async {
         switch action {
-        case .start(let request): await start(request)
-        case .cancelStart(let task): starts.withLock { $0[task] }?.cancel()
+        case .start, .cancelStart: break
         case .stop(let task, let container, let signal, let timeout):
             await attempt("stop", task: task, failed: { .stopFailed(task, container, $0) }) {
                 try await self.effects.runtime.stop(container, signal: signal, timeoutMilliseconds: timeout)
@@ -130,15 +137,14 @@ final class Agent: Service {
 
     // MARK: - Start
 
-    private func start(_ request: StartRequest) async {
-        let work = Task { await self.startInSlot(request) }
-        starts.withLock { $0[request.task] = work }
+    private func finish(_ work: Task<Void, Never>, _ request: StartRequest) async {
         await withTaskCancellationHandler {
             await work.value
         } onCancel: {
             work.cancel()
         }
-        starts.withLock { $0[request.task] = nil }
+        // The next attempt may have been asked for already.
+        starts.withLock { if $0[request.task] == work { $0[request.task] = nil } }
     }
 
     private func startInSlot(_ request: StartRequest) async {

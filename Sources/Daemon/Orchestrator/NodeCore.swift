@@ -83,7 +83,16 @@ public struct NodeCore {
     private var reported: [TaskID: TaskStatus] = [:]
     private var published: (names: NameTable, balancing: BalancingTable)?
     private var reconcilerWake: Timestamp?
+    /// When to say again what the log did not take.
+    private var retryWake: Timestamp?
     private var sinceCheckpoint: UInt64 = 0
+
+    /// After a proposal of its own was refused, for instance because too many wait.
+    public static let retryMilliseconds: Int64 = 100
+    /// After a step that changed nothing.
+    public static let fruitlessMilliseconds: Int64 = 500
+    /// So many fit an entry even with the longest reasons.
+    public static let reportsPerEntry = 100
 
     /// Applied entries between two requests to cut the log.
     public static let checkpointEntries: UInt64 = 10_000
@@ -105,7 +114,7 @@ public struct NodeCore {
 
     /// When to call again with `.tick` if nothing happens before.
     public var wakeAt: Timestamp? {
-        ([reconcilerWake] + appWakes.values.map { $0 }).compactMap { $0 }.min()
+        ([reconcilerWake, retryWake] + appWakes.values.map { $0 }).compactMap { $0 }.min()
     }
 
     // MARK: - One step
@@ -119,6 +128,7 @@ public struct NodeCore {
             return []
         }
         var effects: [Effect] = []
+        if let at = retryWake, at <= now { retryWake = nil }
         switch event {
         case .tick: try feed(.tick, now: now, &effects)
         case .propose(let proposition): try propose([proposition], now: now, &effects)
@@ -156,7 +166,7 @@ public struct NodeCore {
         if let change = output.roleChange { effects.append(.roleChanged(change)) }
         if let write = output.write { effects.append(.write(write)) }
         for accepted in output.accepted { waiting[accepted.position.index] = accepted.token }
-        for refused in output.refused { answer(refused.token, .failure(Self.problem(refused.reason)), &effects) }
+        for refused in output.refused { answer(refused.token, .failure(Self.problem(refused.reason)), now: now, &effects) }
         if let committed = output.committed {
             backlog.append(committed)
             try applyBacklog(loaded: nil, now: now, &effects)
@@ -207,7 +217,7 @@ public struct NodeCore {
         sinceCheckpoint += UInt64(inputs.count)
         _ = raft.step(.applied(last.index))
         for result in results {
-            if let token = waiting.removeValue(forKey: result.index) { answer(token, .success(result), &effects) }
+            if let token = waiting.removeValue(forKey: result.index) { answer(token, .success(result), now: now, &effects) }
         }
         dirtyApps.formUnion(touched.apps)
         if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
@@ -238,7 +248,7 @@ public struct NodeCore {
             if let row = try state.read({ try $0.task(id) }) { desired[id] = .some(row) }
         }
         perform(reconciler.update(desired, now: now), &effects)
-        reconciler.updateVolumes(deleting: volumes.filter { $0.deleting }.map(\.key), gone: [])
+        reconciler.updateVolumes(deleting: volumes.filter { $0.deleting && ($0.node ?? node) == node }.map(\.key), gone: [])
         dirtyApps = Set(apps)
         try publish(&effects)
         effects.append(.caughtUp(index: raft.appliedIndex))
@@ -282,15 +292,22 @@ public struct NodeCore {
 
     // MARK: - Replies
 
-    private mutating func answer(_ token: UInt64, _ result: Result<Applied, Problem>, _ effects: inout [Effect]) {
+    private mutating func answer(
+        _ token: UInt64, _ result: Result<Applied, Problem>, now: Timestamp, _ effects: inout [Effect]
+    ) {
         guard let proposal = own.removeValue(forKey: token) else {
             effects.append(.reply(token: token, result))
             return
         }
+        if case .failure = result { retryWake = now + Self.retryMilliseconds }
         switch proposal {
         case .plan(let app):
             plannedApps.remove(app)
-            dirtyApps.insert(app)
+            switch result {
+            case .success(let applied) where applied.outcome == .done(.changed): dirtyApps.insert(app)
+            // Nothing came of the step: the same picture would ask for the same again at once, for ever.
+            default: appWakes[app] = min(appWakes[app] ?? .distantFuture, now + Self.fruitlessMilliseconds)
+            }
         case .reports:
             // Not taken: everything is said again.
             if case .failure = result { reported = [:] }
@@ -393,7 +410,7 @@ public struct NodeCore {
         }
         // One batch at a time: what changes meanwhile goes with the next.
         guard !own.values.contains(.reports), raft.isReady else { return }
-        let news = output.reports.filter { reported[$0.task] != $0.status }
+        let news = Array(output.reports.filter { reported[$0.task] != $0.status }.prefix(Self.reportsPerEntry))
         guard !news.isEmpty else { return }
         for report in news { reported[report.task] = report.status }
         try propose(

@@ -34,9 +34,8 @@ public struct NodeReconciler: Sendable {
         /// An exit seen before the start was reported.
         var earlyExit: ExitStatus?
         var cancelling = false
+        /// When cleaning is tried again, or draining ends at the latest.
         var retryAt: Timestamp?
-        /// Why something of it could not be removed yet.
-        var cleanFailure: Reason?
 
         var container: ContainerID { ContainerID(task: row.id, attempt: attempt) }
     }
@@ -60,6 +59,10 @@ public struct NodeReconciler: Sendable {
 
     /// How often the node is compared with memory even when no event was seen.
     public static let inventoryIntervalMilliseconds: Int64 = 30_000
+    /// A task whose rules cannot be taken away is stopped all the same after so long.
+    public static let drainMillisecondsMax: Int64 = 30_000
+    /// Characters kept of a reason an effect gave: it goes through the log.
+    static let reasonCharactersMax = 1000
 
     public init() {}
 
@@ -143,7 +146,8 @@ public struct NodeReconciler: Sendable {
                     Self.ended(&local, started, exit, now: now)
                 }
             }
-        case .startFailed(let task, let attempt, let reason):
+        case .startFailed(let task, let attempt, let given):
+            let reason = Self.shortened(given)
             edit(task, attempt) { local, _ in
                 guard local.phase == .starting else { return }
                 local.cancelling = false
@@ -196,7 +200,10 @@ public struct NodeReconciler: Sendable {
             local.failures += 1
             local.phase = .cleaning(final: final, underWay: false)
             local.retryAt = now + max(1000, Backoff.milliseconds(afterFailures: local.failures))
-            local.cleanFailure = reason
+            if local.row.goal == .stop {
+                local.status.reason = Self.shortened(
+                    Reason(reason.code, "cannot be removed yet: \(reason.message)", hint: reason.hint))
+            }
             locals[task] = local
         case .volumeDeleted(let key): deletingVolumes[key] = .done
         case .volumeDeleteFailed(let key, _):
@@ -231,6 +238,13 @@ public struct NodeReconciler: Sendable {
         var reason = exit.reason
         reason.message += delay == 0 ? "; restarted at once" : "; restart \(local.status.restarts) in \(seconds(delay)) s"
         local.status.reason = reason
+    }
+
+    private static func shortened(_ reason: Reason) -> Reason {
+        func cut(_ text: String) -> String {
+            text.count > reasonCharactersMax ? text.prefix(reasonCharactersMax) + "…" : text
+        }
+        return Reason(reason.code, cut(reason.message), hint: reason.hint.map(cut))
     }
 
     private static func seconds(_ milliseconds: Int64) -> String {
@@ -287,14 +301,31 @@ public struct NodeReconciler: Sendable {
         defer { locals[id] = local }
         let sorted = containers.sorted { $0.attempt < $1.attempt }
         local.status = local.row.status
+        let recorded = local.status.container?.parts?.attempt
+        if local.row.goal == .run, local.status.state >= .stopping {
+            // It had ended by itself and only its removal was under way: never start it again.
+            local.attempt = sorted.last?.attempt ?? recorded ?? 0
+            local.leftovers = sorted.dropLast().map(\.id)
+            Self.clean(&local, final: local.status.exitCode == 0 ? .stopped : .failed)
+            return []
+        }
         guard let newest = sorted.last else {
             // None: never started, or lost with the machine's containers.
-            local.attempt = local.row.status.container?.parts.map { $0.attempt + 1 } ?? 0
-            local.phase = .waiting(until: now)
+            local.attempt = recorded.map { $0 + 1 } ?? 0
+            if let recorded, local.row.goal == .run, !local.row.spec.restart.restarts(afterExitCode: 255) {
+                local.attempt = recorded
+                local.status.reason = Reason(.killed, "its container vanished from the runtime")
+                Self.clean(&local, final: .failed)
+            } else {
+                local.status.restarts = local.attempt
+                local.status.ready = false
+                local.status.pid = nil
+                local.phase = .waiting(until: now)
+            }
             return []
         }
         local.attempt = newest.attempt
-        local.status.restarts = max(local.status.restarts, newest.attempt)
+        local.status.restarts = newest.attempt
         local.leftovers = sorted.dropLast().map(\.id)
         switch newest.state {
         case .running(let pid):
@@ -383,11 +414,13 @@ public struct NodeReconciler: Sendable {
                 local.status.ready = false
                 local.status.state = max(local.status.state, .stopping)
                 local.phase = .draining(started)
+                local.retryAt = now + Self.drainMillisecondsMax
                 advance(&local, now: now, &output)
             }
         case .draining:
-            if programmedIndex >= local.row.version {
+            if programmedIndex >= local.row.version || local.retryAt.map({ now >= $0 }) ?? true {
                 local.phase = .stopping
+                local.retryAt = nil
                 output.actions.append(
                     .stop(
                         local.row.id, local.container, signal: local.row.spec.stopSignal,
@@ -395,6 +428,8 @@ public struct NodeReconciler: Sendable {
             }
         case .stopping, .ended: break
         case .cleaning(let final, let underWay):
+            // How it ended is recorded before the evidence is removed: a crash between the two must not start it again.
+            if local.row.goal == .run, local.row.status.state < .stopping { return }
             if !underWay, local.retryAt.map({ now >= $0 }) ?? true {
                 local.retryAt = nil
                 local.phase = .cleaning(final: final, underWay: true)

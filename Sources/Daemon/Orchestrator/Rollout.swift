@@ -41,7 +41,14 @@ public struct Rollout: Sendable {
         if picture.app.deleting { return deletion() }
         if let failure = failure() { return Step(changes: [failure]) }
         var step = Step()
-        for service in picture.services { converge(service, &step) }
+        for service in picture.services where !service.removed { converge(service, &step) }
+        // What leaves serves until the rest stands, unless it came with a failed release or holds a volume the rest waits for.
+        let isReplaced = picture.services.allSatisfy { $0.removed || hasConverged($0) }
+        for service in picture.services where service.removed {
+            if isReplaced || service.spec.hasWritableVolume || runningRollout?.rollingBack ?? true {
+                converge(service, &step)
+            }
+        }
         if step.isEmpty, let end = success() { step.changes.append(end) }
         prune(&step)
         step.wakeAt = nextWake()
@@ -58,6 +65,24 @@ public struct Rollout: Sendable {
             return false
         }
         return now - started >= Self.monitorMilliseconds
+    }
+
+    /// As many good tasks of the current generation as wanted, and no others.
+    private func hasConverged(_ service: ServiceRow) -> Bool {
+        let serving = tasks(of: service).filter { $0.goal == .run }
+        return serving.count == (service.removed ? 0 : service.replicas)
+            && serving.allSatisfy { $0.generation == service.generation && isStable($0) }
+    }
+
+    /// A service that left the app still runs on a volume this one would write.
+    private func isHeldBack(_ service: ServiceRow) -> Bool {
+        let mine = service.spec.writableSources
+        return picture.services.contains { other in
+            other.removed
+                && tasks(of: other).contains {
+                    !$0.status.state.isTerminal && !mine.isDisjoint(with: $0.spec.writableSources)
+                }
+        }
     }
 
     // MARK: - Steps
@@ -83,7 +108,7 @@ public struct Rollout: Sendable {
             if !tasks.isEmpty { step.changes.append(.stopTasks(StopTasks(tasks: tasks.map(\.id), reason: reason))) }
         }
         func create(_ count: Int) {
-            if count > 0 { step.create.append(Creation(service: service, count: count)) }
+            if count > 0, !isHeldBack(service) { step.create.append(Creation(service: service, count: count)) }
         }
         let scaledDown = Reason(.stopped, "the service was scaled down")
         let replaced = Reason(.replaced, "replaced by release \(picture.app.release)")
@@ -95,6 +120,8 @@ public struct Rollout: Sendable {
             if current.count > wanted { return stop(leastUseful(current, current.count - wanted), scaledDown) }
             return create(wanted - current.count - (exclusive ? leaving : 0))
         }
+        // A release that failed goes no further; only a new deploy or going back does.
+        if let rollout = picture.rollout, rollout.state == .failed, !rollout.rollingBack { return }
         // One by one: the next step waits until what was started has proved itself.
         guard current.allSatisfy(isStable) else { return }
         if exclusive {
@@ -135,12 +162,7 @@ public struct Rollout: Sendable {
 
     private func success() -> Change? {
         guard let rollout = runningRollout else { return nil }
-        for service in picture.services {
-            let wanted = service.removed ? 0 : service.replicas
-            let serving = tasks(of: service).filter { $0.goal == .run }
-            guard serving.count == wanted, serving.allSatisfy({ $0.generation == service.generation && isStable($0) })
-            else { return nil }
-        }
+        guard picture.services.allSatisfy(hasConverged) else { return nil }
         return .endRollout(EndRollout(id: rollout.id, outcome: rollout.rollingBack ? .rolledBack : .succeeded))
     }
 
@@ -187,5 +209,15 @@ public struct Rollout: Sendable {
             if let started = task.status.startedAt { wake = min(wake, started + Self.monitorMilliseconds) }
         }
         return wake
+    }
+}
+
+extension ServiceSpec {
+    fileprivate var writableSources: Set<MountSpec.Source> {
+        Set(
+            mounts.filter { mount in
+                if case .tmpfs = mount.source { return false }
+                return !mount.readOnly
+            }.map(\.source))
     }
 }

@@ -26,7 +26,11 @@ public enum Tables {
             endpoints[ServiceKey(app: task.app, service: task.service), default: []].append(task.address)
         }
         let published = Dictionary(grouping: ports) { ServiceKey(app: $0.app, service: $0.service) }
-        let perApp = Dictionary(grouping: services, by: \.app)
+        // A service that left the app keeps its name as long as something of it serves.
+        let services = services.filter {
+            !$0.removed || endpoints[ServiceKey(app: $0.app, service: $0.name)] != nil
+        }
+        let perApp = Dictionary(grouping: services.filter { !$0.removed }, by: \.app)
 
         var named: [NamedService] = []
         var balanced: [BalancedService] = []
@@ -34,7 +38,7 @@ public enum Tables {
             let key = ServiceKey(app: service.app, service: service.name)
             let ready = (endpoints[key] ?? []).sorted()
             let siblings = perApp[service.app] ?? []
-            let isDefault = service.name == service.app.name || siblings.count == 1
+            let isDefault = service.name == service.app.name || (siblings.count == 1 && !service.removed)
             named.append(
                 NamedService(
                     app: service.app, service: service.name, isAppDefault: isDefault,

@@ -3,8 +3,8 @@ internal import GRDB
 
 /// The tables of the applied state. People query them (`hivemind query`): docs/reference/state.md describes each column.
 ///
-/// Times are milliseconds since 1970 UTC, addresses dotted text, versions commit indexes. All tables are STRICT and
-/// WITHOUT ROWID, so that equal rows make equal files.
+/// Times are milliseconds since 1970 UTC, addresses dotted text, versions commit indexes. All tables are STRICT,
+/// all but `meta` with its one row WITHOUT ROWID.
 enum Schema {
     static let version = 1
 

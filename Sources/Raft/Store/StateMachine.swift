@@ -10,6 +10,8 @@ internal import FoundationEssentials
 public final class StateMachine: Sendable {
     /// Readers may use it at any time; only `apply` writes.
     let database: any DatabaseWriter
+    /// For SQL of people, so that a slow question holds up nobody but the next one; nil when all is in memory.
+    let questions: DatabaseQueue?
 
     /// A write cannot be taken because the disk or the file is at its end; says which file.
     public struct Failure: Error, Sendable, CustomStringConvertible {
@@ -48,6 +50,13 @@ public final class StateMachine: Sendable {
                     description: "the state was written with schema \(version), this build reads \(Schema.version); "
                         + "install the version that wrote it")
             }
+        }
+        if let path {
+            var reading = Configuration()
+            reading.readonly = true
+            questions = try DatabaseQueue(path: path, configuration: reading)
+        } else {
+            questions = nil
         }
     }
 
@@ -106,10 +115,18 @@ public final class StateMachine: Sendable {
                     let applier = Applier(db: db, index: input.index, now: logTime)
                     var result = Applied.Outcome.done(.unchanged)
                     // A command that fails half way leaves nothing; a refusal is a value, an error stops the node.
-                    try db.inSavepoint {
-                        result = try applier.apply(command.change)
-                        if case .refused = result { return .rollback }
-                        return .commit
+                    do {
+                        try db.inSavepoint {
+                            result = try applier.apply(command.change)
+                            if case .refused = result { return .rollback }
+                            return .commit
+                        }
+                    } catch let error as DatabaseError where error.resultCode == .SQLITE_CONSTRAINT {
+                        // Every replica meets the same rows and refuses alike: better than never applying again.
+                        result = .refused(
+                            Problem(
+                                .internal, "the change contradicts the state: \(error.message ?? "constraint failed")",
+                                hint: "this is a defect; please report it"))
                     }
                     if case .done = result { touched.formUnion(applier.touched) }
                     outcome = result
@@ -127,9 +144,17 @@ public final class StateMachine: Sendable {
     }
 
     /// Makes the applied index durable on disk, so that the log below it may be cut.
-    public func checkpoint() throws {
-        guard let pool = database as? DatabasePool else { return }
-        try pool.writeWithoutTransaction { db in _ = try db.checkpoint(.truncate) }
+    /// - Returns: false when readers were in the way: try again later, cut nothing now.
+    public func checkpoint() throws -> Bool {
+        guard let pool = database as? DatabasePool else { return true }
+        do {
+            try pool.writeWithoutTransaction { db in _ = try db.checkpoint(.truncate) }
+            return true
+        } catch let error as DatabaseError
+            where error.resultCode == .SQLITE_BUSY || error.resultCode == .SQLITE_LOCKED
+        {
+            return false
+        }
     }
 
     // MARK: - Exactly once
@@ -141,6 +166,7 @@ public final class StateMachine: Sendable {
         var problem: Problem?
         var rollout: String?
         var created: Bool?
+        var unchanged: Bool?
     }
 
     private static func repeated(_ db: Database, request: String) throws -> Applied.Outcome? {
@@ -149,6 +175,7 @@ public final class StateMachine: Sendable {
         let remembered = try JSON.decode(Remembered.self, from: Data(text.utf8))
         if let problem = remembered.problem { return .refused(problem) }
         if let rollout = remembered.rollout { return .done(.rollout(id: rollout, created: remembered.created ?? false)) }
+        if remembered.unchanged == true { return .done(.unchanged) }
         return .done(remembered.created == true ? .created : .changed)
     }
 
@@ -160,7 +187,8 @@ public final class StateMachine: Sendable {
             case .refused(let problem): Remembered(problem: problem)
             case .done(.rollout(let id, let created)): Remembered(rollout: id, created: created)
             case .done(.created): Remembered(created: true)
-            case .done: Remembered(created: false)
+            case .done(.unchanged): Remembered(unchanged: true)
+            case .done(.changed): Remembered()
             }
         try db.run(
             "INSERT INTO requests (id, applied_index, result, at) VALUES (?, ?, ?, ?)",

@@ -53,6 +53,8 @@ extension ContainerdRuntime {
         let image = try await images.unpacked(image: reference, digest: digest)
         try files.write(container)
         try TaskFiles.makeDirectories("\(logStore.directory)/\(container.task.raw)")
+        // With the new one, five attempts stay.
+        if container.attempt > 0 { await logStore.prune(task: container.task, keepingAttempts: 4) }
         do {
             let mounts = try await makeRecord(container, image: image)
             var create = Containerd_Services_Tasks_V1_CreateTaskRequest()

@@ -53,6 +53,13 @@ final class Applier {
             return .refused(
                 Problem(.conflict, "node name `\(node.name)` is taken by node \(other.text("id"))", hint: "choose another --node-name"))
         }
+        let subnet = node.subnet.description
+        if let other = try db.row("SELECT name FROM nodes WHERE subnet = ? AND id != ?", [subnet, node.id.raw]) {
+            return .refused(
+                Problem(
+                    .conflict, "subnet \(subnet) belongs to node `\(other.text("name"))`",
+                    hint: "a data directory whose node.json was lost must be started with its backup"))
+        }
         try db.run(
             """
             INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

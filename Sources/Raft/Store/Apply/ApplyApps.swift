@@ -65,8 +65,8 @@ extension Applier {
         let old = try serviceRows(key)
         let lastRollout = try currentRollout(key)
         let lastFailed = lastRollout.map { $0.state == .failed || $0.state == .rolledBack } ?? false
-        if let existing, !lastFailed, isSame(old, change.spec.services) {
-            _ = existing
+        let broken = try servicesWithFailedTasks(key)
+        if existing != nil, !lastFailed, broken.isEmpty, isSame(old, change.spec.services) {
             return .done(.unchanged)
         }
 
@@ -78,26 +78,33 @@ extension Applier {
         } else {
             try touchApp(key, release: release)
         }
-        for service in change.spec.services {
+        let (services, lost) = try publishPorts(key, change.spec.services, before: old)
+        if let port = lost.first {
+            return .refused(
+                Problem(
+                    .portConflict, "no port of 30000–32767 is free",
+                    hint: "name a host port: --port HOST:\(port.containerPort)"))
+        }
+        for service in services {
             let previous = old.first { $0.name == service.name }
             // A deploy after a failure tries again, also with the same spec.
             let keepsTasks =
-                previous.map { !$0.removed && !lastFailed && $0.spec.taskFields == service.taskFields } ?? false
+                previous.map {
+                    !$0.removed && !lastFailed && !broken.contains($0.name) && $0.spec.taskFields == service.taskFields
+                } ?? false
             let generation =
                 keepsTasks ? previous?.generation ?? 1 : try nextGeneration(key, service.name)
             if let problem = try putService(key, service, generation: generation, previous: previous) {
                 return .refused(problem)
             }
         }
-        for service in old where !change.spec.services.contains(where: { $0.name == service.name }) {
-            try db.run(
-                "UPDATE services SET removed = 1, replicas = 0, version = ? WHERE namespace = ? AND app = ? AND name = ?",
-                [version, key.namespace, key.name, service.name])
+        for service in old where !services.contains(where: { $0.name == service.name }) {
+            try markRemoved(key, service.name)
         }
         try recordRelease(key, release: release)
-        try updateVolumeUsers(key)
         let id = try beginRollout(
             key, release: release, deadline: change.progressDeadlineMilliseconds, previous: lastRollout)
+        try updateVolumeUsers(key)
         touched.apps.insert(key)
         return .done(.rollout(id: id, created: existing == nil))
     }
@@ -119,6 +126,24 @@ extension Applier {
         }
     }
 
+    /// Services with a task that is wanted and has failed for good: a deploy tries them again.
+    private func servicesWithFailedTasks(_ key: ObjectKey) throws -> Set<String> {
+        Set(
+            try db.rows(
+                """
+                SELECT DISTINCT service FROM tasks
+                WHERE namespace = ? AND app = ? AND goal = 'run' AND state = 'failed' ORDER BY service
+                """, [key.namespace, key.name]
+            ).map { $0.text("service") })
+    }
+
+    /// The service leaves the app; its row goes when its tasks have and no rollout may bring it back.
+    private func markRemoved(_ key: ObjectKey, _ service: String) throws {
+        try db.run(
+            "UPDATE services SET removed = 1, replicas = 0, version = ? WHERE namespace = ? AND app = ? AND name = ?",
+            [version, key.namespace, key.name, service])
+    }
+
     func nextGeneration(_ key: ObjectKey, _ service: String) throws -> Int {
         let row = try db.row(
             "SELECT max(generation) AS latest FROM specs WHERE namespace = ? AND app = ? AND service = ?",
@@ -126,39 +151,16 @@ extension Applier {
         return (row?.optionalInteger("latest") ?? 0) + 1
     }
 
-    /// Writes service, spec, VIP and ports. Returns a problem when an address or port cannot be had.
+    /// Writes service, spec and VIP. Returns a problem when no address can be had.
     private func putService(
         _ key: ObjectKey, _ spec: ServiceSpec, generation: Int, previous: ServiceRow?
     ) throws -> Problem? {
-        var spec = spec
         var vip = previous?.vip
         if vip == nil {
             guard let address = try takeVirtualAddress(owner: "service/\(key.namespace)/\(key.name)/\(spec.name)") else {
                 return Problem(.conflict, "no virtual address is free for service `\(spec.name)`", hint: "delete apps no longer needed")
             }
             vip = address
-        }
-        try db.run(
-            "DELETE FROM published_ports WHERE namespace = ? AND app = ? AND service = ?",
-            [key.namespace, key.name, spec.name])
-        for index in spec.ports.indices {
-            let port = spec.ports[index]
-            let chosen: UInt16
-            if let hostPort = port.hostPort {
-                chosen = hostPort
-            } else {
-                let before = previous?.spec.ports.first {
-                    $0.containerPort == port.containerPort && $0.protocol == port.protocol
-                }?.hostPort
-                guard let free = try freePort(port.protocol, preferred: before) else {
-                    return Problem(.portConflict, "no port of 30000–32767 is free", hint: "name a host port: --port HOST:\(port.containerPort)")
-                }
-                chosen = free
-            }
-            spec.ports[index].hostPort = chosen
-            try db.run(
-                "INSERT INTO published_ports VALUES (?, ?, ?, ?, ?, ?)",
-                [port.protocol.rawValue, Int(chosen), key.namespace, key.name, spec.name, Int(port.containerPort)])
         }
         try db.run(
             """
@@ -205,12 +207,56 @@ extension Applier {
         return nil
     }
 
-    private func freePort(_ transport: PortProtocol, preferred: UInt16?) throws -> UInt16? {
+    /// Publishes the ports of an app anew, all services at once: they may swap ports or take them over.
+    ///
+    /// Named ports come first, then chosen ones that stay, then new ones, so that none takes another's place.
+    /// - Returns: the services with every port chosen, without those that cannot be had, and these.
+    private func publishPorts(
+        _ key: ObjectKey, _ services: [ServiceSpec], before old: [ServiceRow]
+    ) throws -> (services: [ServiceSpec], lost: [PortSpec]) {
+        try db.run("DELETE FROM published_ports WHERE namespace = ? AND app = ?", [key.namespace, key.name])
+        func publish(_ hostPort: UInt16, _ port: PortSpec, _ service: String) throws -> Bool {
+            try db.run(
+                "INSERT INTO published_ports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [port.protocol.rawValue, Int(hostPort), key.namespace, key.name, service, Int(port.containerPort)])
+            return db.changesCount == 1
+        }
+        var services = services
+        var isPublished = services.map { $0.ports.map { _ in false } }
+        for (index, service) in services.enumerated() {
+            for (place, port) in service.ports.enumerated() {
+                guard let hostPort = port.hostPort else { continue }
+                isPublished[index][place] = try publish(hostPort, port, service.name)
+            }
+        }
+        for keepsChosen in [true, false] {
+            for (index, service) in services.enumerated() {
+                let before = old.first { $0.name == service.name }?.spec.ports ?? []
+                for (place, port) in service.ports.enumerated() where port.hostPort == nil {
+                    let chosen =
+                        keepsChosen
+                        ? before.first { $0.containerPort == port.containerPort && $0.protocol == port.protocol }?.hostPort
+                        : try freePort(port.protocol)
+                    guard let chosen, try publish(chosen, port, service.name) else { continue }
+                    services[index].ports[place].hostPort = chosen
+                    isPublished[index][place] = true
+                }
+            }
+        }
+        var lost: [PortSpec] = []
+        for index in services.indices {
+            let ports = zip(services[index].ports, isPublished[index])
+            lost += ports.filter { !$0.1 }.map(\.0)
+            services[index].ports = ports.filter(\.1).map(\.0)
+        }
+        return (services, lost)
+    }
+
+    private func freePort(_ transport: PortProtocol) throws -> UInt16? {
         let taken = Set(
             try db.rows(
                 "SELECT host_port FROM published_ports WHERE protocol = ? ORDER BY host_port", [transport.rawValue]
             ).map { $0.integer("host_port") })
-        if let preferred, !taken.contains(Int(preferred)) { return preferred }
         return Self.automaticPorts.first { !taken.contains($0) }.map { UInt16($0) }
     }
 
@@ -242,11 +288,12 @@ extension Applier {
                 "UPDATE rollouts SET state = ?, ended_at = ? WHERE id = ?",
                 [RolloutView.State.superseded.rawValue, now.milliseconds, previous.id])
         }
-        // Where to go back to: the last release known to have worked.
+        // Where to go back to: the last release known to have worked. One that was rolled back holds what it went back to.
         let good = try db.row(
             """
-            SELECT max(release) AS good FROM rollouts
-            WHERE namespace = ? AND app = ? AND state = 'succeeded' AND release < ?
+            SELECT max(r.release) AS good FROM rollouts r
+            JOIN releases e ON e.namespace = r.namespace AND e.app = r.app AND e.release = r.release
+            WHERE r.namespace = ? AND r.app = ? AND r.state IN ('succeeded', 'rolled_back') AND r.release < ?
             """,
             [key.namespace, key.name, release])?.optionalInteger("good")
         let id = "deploy-\(index)"
@@ -299,6 +346,19 @@ extension Applier {
             [try encodeText(spec), change.app.namespace, change.app.name, change.service, service.generation])
         try touchApp(change.app)
         try recordRelease(change.app, release: app.release)
+        // Going back must not undo it.
+        if let rollout = try currentRollout(change.app), rollout.state == .running, !rollout.rollingBack,
+            let previous = rollout.previousRelease
+        {
+            var services = try releaseServices(change.app, previous)
+            for index in services.indices where services[index].name == change.service {
+                services[index].replicas = change.replicas
+                services[index].spec.replicas = change.replicas
+            }
+            try db.run(
+                "UPDATE releases SET services = ? WHERE namespace = ? AND app = ? AND release = ?",
+                [try encodeText(services), change.app.namespace, change.app.name, previous])
+        }
         touched.apps.insert(change.app)
         return .done(.changed)
     }
@@ -381,16 +441,13 @@ extension Applier {
                 [state.rawValue, now.milliseconds, rollout.id])
         }
         switch change.outcome {
-        case .succeeded:
-            try end(.succeeded)
-        case .rolledBack:
-            try end(.rolledBack)
-        case .failed(let reason, let task):
-            if rollout.rollingBack {
-                // Going back failed too; the first cause stays.
-                try end(.failed)
-                return .done(.changed)
-            }
+        case .succeeded: try end(.succeeded)
+        case .rolledBack: try end(.rolledBack)
+        // Going back failed too; the first cause stays.
+        case .failed where rollout.rollingBack: try end(.failed)
+        case .failed(var reason, let task):
+            let notes = try rollout.previousRelease.map { try goBack(rollout.app, to: $0) } ?? []
+            reason.message = ([reason.message] + notes).joined(separator: "; ")
             try db.run(
                 """
                 UPDATE rollouts SET reason_code = ?, reason_message = ?, reason_hint = ?, failed_task = ?,
@@ -400,36 +457,43 @@ extension Applier {
                     reason.code.rawValue, reason.message, reason.hint, task?.raw, rollout.previousRelease != nil,
                     now.milliseconds, rollout.id,
                 ])
-            if let previous = rollout.previousRelease {
-                try goBack(rollout.app, to: previous)
-            } else {
-                try end(.failed)
-            }
+            if rollout.previousRelease == nil { try end(.failed) }
         }
+        try forgetRemovedServices(rollout.app)
+        try updateVolumeUsers(rollout.app)
         return .done(.changed)
     }
 
-    /// Gives the services the generations of an earlier release; its tasks that still run simply stay.
-    private func goBack(_ key: ObjectKey, to release: Int) throws {
+    /// What a kept release consists of; empty when it is not kept.
+    func releaseServices(_ key: ObjectKey, _ release: Int) throws -> [ReleaseService] {
         guard
             let row = try db.row(
                 "SELECT services FROM releases WHERE namespace = ? AND app = ? AND release = ?",
                 [key.namespace, key.name, release])
-        else { return }
-        let wanted = try JSON.decode([ReleaseService].self, from: Data(row.text("services").utf8))
+        else { return [] }
+        return try JSON.decode([ReleaseService].self, from: Data(row.text("services").utf8))
+    }
+
+    /// Gives the services the generations of an earlier release; its tasks that still run simply stay.
+    /// - Returns: what could not be had again, for people.
+    private func goBack(_ key: ObjectKey, to release: Int) throws -> [String] {
+        let wanted = try releaseServices(key, release)
         let current = try serviceRows(key)
-        for service in wanted {
-            _ = try putService(
-                key, service.spec, generation: service.generation,
-                previous: current.first { $0.name == service.name })
-        }
         for service in current where !wanted.contains(where: { $0.name == service.name }) {
-            try db.run(
-                "UPDATE services SET removed = 1, replicas = 0, version = ? WHERE namespace = ? AND app = ? AND name = ?",
-                [version, key.namespace, key.name, service.name])
+            try markRemoved(key, service.name)
+        }
+        let (specs, lost) = try publishPorts(key, wanted.map(\.spec), before: current)
+        var notes = lost.map {
+            "port \($0.hostPort ?? 0)/\($0.protocol.rawValue) belongs to another app by now and is no longer published"
+        }
+        for (service, spec) in zip(wanted, specs) {
+            let previous = current.first { $0.name == service.name }
+            if let problem = try putService(key, spec, generation: service.generation, previous: previous) {
+                notes.append(problem.detail)
+            }
         }
         try touchApp(key)
         if let app = try appRow(key) { try recordRelease(key, release: app.release) }
-        try updateVolumeUsers(key)
+        return notes
     }
 }

@@ -115,24 +115,9 @@ extension Applier {
         return .done(.changed)
     }
 
-    /// Specs no task, service or kept release needs, and services that left the app.
+    /// Specs no task, service or going back needs, and services that left the app.
     private func forgetUnused(_ app: ObjectKey, service: String) throws {
-        try db.run(
-            """
-            DELETE FROM services WHERE namespace = ? AND app = ? AND name = ? AND removed = 1
-                AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.namespace = services.namespace
-                    AND t.app = services.app AND t.service = services.name)
-                AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.namespace = services.namespace
-                    AND r.app = services.app AND r.state = 'running')
-            """, [app.namespace, app.name, service])
-        let exists = try db.row(
-            "SELECT 1 FROM services WHERE namespace = ? AND app = ? AND name = ?", [app.namespace, app.name, service])
-        if exists == nil {
-            try releaseAddress(owner: "service/\(app.namespace)/\(app.name)/\(service)")
-            try db.run(
-                "DELETE FROM published_ports WHERE namespace = ? AND app = ? AND service = ?",
-                [app.namespace, app.name, service])
-        }
+        try forgetRemovedServices(app)
         // The newest ones stay for going back; a release that needs an older one writes it again.
         try db.run(
             """
@@ -144,5 +129,27 @@ extension Applier {
                 AND NOT EXISTS (SELECT 1 FROM services s WHERE s.namespace = specs.namespace AND s.app = specs.app
                     AND s.name = specs.service AND s.generation = specs.generation)
             """, [app.namespace, app.name, service])
+    }
+
+    /// Services that left the app go with their last task, but not while a rollout may bring them back.
+    func forgetRemovedServices(_ app: ObjectKey) throws {
+        let gone = try db.rows(
+            """
+            SELECT name FROM services WHERE namespace = ? AND app = ? AND removed = 1
+                AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.namespace = services.namespace
+                    AND t.app = services.app AND t.service = services.name)
+                AND NOT EXISTS (SELECT 1 FROM rollouts r WHERE r.namespace = services.namespace
+                    AND r.app = services.app AND r.state = 'running')
+            ORDER BY name
+            """, [app.namespace, app.name]
+        ).map { $0.text("name") }
+        for name in gone {
+            for (table, column) in [("services", "name"), ("specs", "service"), ("published_ports", "service")] {
+                try db.run(
+                    "DELETE FROM \(table) WHERE namespace = ? AND app = ? AND \(column) = ?",
+                    [app.namespace, app.name, name])
+            }
+            try releaseAddress(owner: "service/\(app.namespace)/\(app.name)/\(name)")
+        }
     }
 }

@@ -62,7 +62,8 @@ extension Applier {
         ).map { $0.text("app") }
     }
 
-    /// Volumes of the app's specs, also of generations whose tasks may still run; made when they do not exist.
+    /// Volumes of the app's specs, also of generations whose tasks may still run and of the release a rollout may go
+    /// back to; made when they do not exist.
     func updateVolumeUsers(_ app: ObjectKey) throws {
         try db.run("DELETE FROM volume_users WHERE namespace = ? AND app = ?", [app.namespace, app.name])
         var specs = try serviceRows(app).filter { !$0.removed }.map(\.spec)
@@ -71,6 +72,9 @@ extension Applier {
             \(TaskRow.select) WHERE t.namespace = ? AND t.app = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id
             """, [app.namespace, app.name]
         ).map { try TaskRow(row: $0).spec }
+        if let rollout = try currentRollout(app), rollout.state == .running, let previous = rollout.previousRelease {
+            specs += try releaseServices(app, previous).map(\.spec)
+        }
         for spec in specs {
             for mount in spec.mounts {
                 guard case .volume(let name) = mount.source else { continue }
