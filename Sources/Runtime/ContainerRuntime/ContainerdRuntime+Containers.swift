@@ -108,7 +108,8 @@ extension ContainerdRuntime {
         _ container: ContainerSpec, image: UnpackedImage, mounts: [Containerd_Types_Mount], seeds: [ImageRoot.Seed]
     ) async throws -> UserDatabase {
         let known = userDatabases.withLock { $0[image.topChainID] }
-        let mountPoint = "\(configuration.dataDirectory)/mounts/\(container.id.raw)"
+        // Among its files, so that a crash in between leaves nothing that is not removed with them.
+        let mountPoint = files.mountPoint(container.id)
         try TaskFiles.makeDirectories(mountPoint)
         defer { rmdir(mountPoint) }
         let found = try await ImageRoot(mounts: mounts, mountPoint: mountPoint).look(users: known == nil, seeds: seeds)
@@ -345,10 +346,17 @@ extension ContainerdRuntime {
         }
     }
 
-    /// Removes snapshots a crash left between their making and their record's.
+    /// Removes what a crash left between a record and the snapshot or files that go with it. Before any start: files
+    /// are written ahead of their record.
     func removeOrphans() async throws {
         try await explaining("remove what a crash left") {
-            let known = try await Set(client.unary.containers.list(.init()).containers.map(\.snapshotKey))
+            let records = try await client.unary.containers.list(.init()).containers
+            let ids = Set(records.map(\.id))
+            for id in try files.all() where !ids.contains(id.raw) {
+                log.info("files without a container removed", metadata: ["container": "\(id)"])
+                try files.remove(id)
+            }
+            let known = Set(records.map(\.snapshotKey))
             let keys = try await client.withStreams { [configuration] services in
                 var request = Containerd_Services_Snapshots_V1_ListSnapshotsRequest()
                 request.snapshotter = configuration.snapshotter

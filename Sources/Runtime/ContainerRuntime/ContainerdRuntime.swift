@@ -67,7 +67,7 @@ public final class ContainerdRuntime: Runtime {
         _ configuration: ContainerdRuntimeConfiguration, logger: Logger = Logger(label: "hivemind.runtime")
     ) async throws -> ContainerdRuntime {
         let logProgram = try findLogProgram(configuration.logProgram)
-        for directory in ["tasks", "logs", "runc", "mounts"] {
+        for directory in ["tasks", "logs", "runc"] {
             try TaskFiles.makeDirectories("\(configuration.dataDirectory)/\(directory)")
         }
         var process: ContainerdProcess?

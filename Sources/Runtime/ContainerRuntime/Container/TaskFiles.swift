@@ -13,6 +13,9 @@ struct TaskFiles: Sendable {
 
     func directory(_ id: ContainerID) -> String { "\(root)/\(id.raw)" }
 
+    /// Where its image is looked into; the mount itself is seen by one thread only.
+    func mountPoint(_ id: ContainerID) -> String { "\(directory(id))/image" }
+
     /// Writes them anew; a few small files, no fsync: a machine that crashed has no containers left to read them.
     func write(_ container: ContainerSpec) throws(RuntimeError) {
         let directory = directory(container.id)
@@ -28,7 +31,18 @@ struct TaskFiles: Sendable {
     func remove(_ id: ContainerID) throws(RuntimeError) {
         let directory = directory(id)
         for name in Self.names { unlink("\(directory)/\(name)") }
+        rmdir(mountPoint(id))
         if rmdir(directory) != 0 && errno != ENOENT { throw Self.failure("remove", directory) }
+    }
+
+    /// Containers that have files here. Names that are no container's are left out.
+    func all() throws(RuntimeError) -> [ContainerID] {
+        do {
+            return try FileManager.default.contentsOfDirectory(atPath: root).map(ContainerID.init)
+                .filter { $0.parts != nil }.sorted()
+        } catch {
+            throw RuntimeError(.internal, "cannot read `\(root)`: \(error)")
+        }
     }
 
     static func hosts(_ container: ContainerSpec) -> String {
