@@ -62,7 +62,8 @@ let package = Package(
         // Values and pure rooms.
         .target(name: "Model", swiftSettings: strict),
         .target(name: "Raft", path: "Sources/Raft/Consensus", swiftSettings: strict),
-        .target(name: "Store", dependencies: ["Model", "Raft", grdb], path: "Sources/Raft/Store", swiftSettings: strict),
+        .target(
+            name: "Store", dependencies: ["Model", "Raft", grdb], path: "Sources/Raft/Store", swiftSettings: strict),
         .target(
             name: "Orchestrator",
             dependencies: ["Model", "Raft", "Store"],
@@ -89,7 +90,8 @@ let package = Package(
         .target(
             name: "ContainerRuntime",
             dependencies: [
-                "Model", "ContainerdAPI", "CSeccomp", "HTTPClient", "CLinux", crypto, grpcCore, grpcProtobuf, grpcTransport,
+                "Model", "ContainerdAPI", "CSeccomp", "HTTPClient", "CLinux", crypto, grpcCore, grpcProtobuf,
+                grpcTransport,
                 logging, nioCore, protobuf,
             ],
             path: "Sources/Runtime/ContainerRuntime",
@@ -123,7 +125,8 @@ let package = Package(
         .target(
             name: "Daemon",
             dependencies: [
-                "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes", "Discovery", "CLinux",
+                "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes",
+                "Discovery", "CLinux",
                 hummingbird, hummingbirdCore, httpTypes, lifecycle, logging, nioCore, nioPosix,
             ],
             path: "Sources/Daemon",
@@ -140,7 +143,8 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["Model"], path: "Tests/Support", swiftSettings: strict),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: strict),
         .testTarget(name: "RaftTests", dependencies: ["Raft", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "StoreTests", dependencies: ["Store", "Raft", "Model", "TestSupport", grdb], swiftSettings: strict),
+        .testTarget(
+            name: "StoreTests", dependencies: ["Store", "Raft", "Model", "TestSupport", grdb], swiftSettings: strict),
         .testTarget(
             name: "OrchestratorTests",
             dependencies: ["Orchestrator", "Store", "Raft", "Model", "TestSupport"],
@@ -153,7 +157,8 @@ let package = Package(
             ],
             swiftSettings: strict
         ),
-        .testTarget(name: "NetworkTests", dependencies: ["ContainerNetwork", "Model", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "NetworkTests", dependencies: ["ContainerNetwork", "Model", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "VolumesTests", dependencies: ["Volumes", "Model", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "DiscoveryTests",

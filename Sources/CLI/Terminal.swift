@@ -163,7 +163,8 @@ enum InputSource: Sendable, Hashable {
 
     private func failure(_ number: Int32) -> CLIError {
         CLIError(
-            .general, "cannot read \(name): \(String(cString: strerror(number)))", hint: "check the path and its rights")
+            .general, "cannot read \(name): \(String(cString: strerror(number)))", hint: "check the path and its rights"
+        )
     }
 }
 

@@ -74,7 +74,8 @@ extension DaemonConfiguration {
         guard ranges.containers.prefix <= 24, ranges.containers.prefix >= 8, ranges.virtual.prefix <= 24,
             ranges.virtual.prefix >= 8
         else {
-            throw DaemonError("address ranges need a prefix of /8 to /24", hint: "for example --container-subnet 10.210.0.0/16")
+            throw DaemonError(
+                "address ranges need a prefix of /8 to /24", hint: "for example --container-subnet 10.210.0.0/16")
         }
         guard !ranges.containers.overlaps(ranges.virtual) else {
             throw DaemonError("the ranges \(ranges.containers) and \(ranges.virtual) overlap")

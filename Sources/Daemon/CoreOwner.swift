@@ -74,8 +74,11 @@ final class CoreOwner: @unchecked Sendable {
             directory: try POSIXLogDirectory(path: logDirectory), minimumIndex: meta.appliedIndex)
         let recovered = file.recovered
         // The only member so far; ids of members become random when there are several.
+        var configuration = RaftNode.Configuration(id: 1)
+        // A config of 1 MiB may grow sixfold when JSON escapes it.
+        configuration.entryBytesMax = 8 << 20
         let raft = RaftNode(
-            configuration: .init(id: 1), hardState: recovered.hardState, log: recovered.extent,
+            configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
             appliedIndex: meta.appliedIndex, membership: Membership(voters: [1]))
         core = NodeCore(node: node, state: state, raft: raft, seed: seed, logTime: meta.logTime)
         self.state = state
@@ -134,7 +137,8 @@ final class CoreOwner: @unchecked Sendable {
             throw Problem(.busy, "too many requests wait for this node", hint: "try again in a moment")
         }
         if let condition = status.condition {
-            throw Problem(.noSpace, condition, hint: "free space; writes resume by themselves, running apps are not affected")
+            throw Problem(
+                .noSpace, condition, hint: "free space; writes resume by themselves, running apps are not affected")
         }
         let token = nextToken.withLock { token in
             defer { token += 1 }
@@ -202,7 +206,9 @@ final class CoreOwner: @unchecked Sendable {
                 publishStatus()
             }
         } catch {
-            fail(DaemonError("the state cannot be written: \(error)", hint: "check the disk, then start the daemon again"))
+            fail(
+                DaemonError(
+                    "the state cannot be written: \(error)", hint: "check the disk, then start the daemon again"))
         }
     }
 

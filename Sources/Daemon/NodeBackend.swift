@@ -71,7 +71,9 @@ final class NodeBackend: Backend {
     ) async throws -> Written<AppView> {
         var services = request.services
         let wanted = services.flatMap { $0.ports }.compactMap { port in
-            port.hostPort.map { PublishedPort(hostPort: $0, containerPort: port.containerPort, protocol: port.protocol) }
+            port.hostPort.map {
+                PublishedPort(hostPort: $0, containerPort: port.containerPort, protocol: port.protocol)
+            }
         }
         try await refuseTakenPorts(key, wanted)
         // The tag is resolved here, once: every replica and every later restart runs the same image.
@@ -151,7 +153,8 @@ final class NodeBackend: Backend {
                 rollout: Views.rollout(rollout, picture))
         }
         guard let found else {
-            throw Problem(.notFound, "no operation `\(id)`", hint: "operations are kept for the last 10 deploys of an app")
+            throw Problem(
+                .notFound, "no operation `\(id)`", hint: "operations are kept for the last 10 deploys of an app")
         }
         return found
     }
@@ -174,7 +177,9 @@ final class NodeBackend: Backend {
         if let wanted = filter.task {
             tasks = tasks.filter { $0.id.raw.hasPrefix(wanted) }
             guard !tasks.isEmpty else {
-                throw Problem(.notFound, "app `\(key)` has no task `\(wanted)`", hint: "`hivemind ps \(key.name) --all` lists them")
+                throw Problem(
+                    .notFound, "app `\(key)` has no task `\(wanted)`",
+                    hint: "`hivemind ps \(key.name) --all` lists them")
             }
         }
         let queries = tasks.map { task in
@@ -226,7 +231,9 @@ final class NodeBackend: Backend {
         return try await list { state in
             let nodes = Dictionary(uniqueKeysWithValues: try state.nodes().map { ($0.id, $0.name) })
             return try state.tasks(namespace: namespace)
-                .filter { (app == nil || $0.app.name == app) && (all || $0.goal == .run || !$0.status.state.isTerminal) }
+                .filter {
+                    (app == nil || $0.app.name == app) && (all || $0.goal == .run || !$0.status.state.isTerminal)
+                }
                 .map { Views.task($0, node: nodes[$0.node] ?? name) }
         }
     }
@@ -282,7 +289,9 @@ final class NodeBackend: Backend {
             (try state.apps().count, try state.tasks().filter { $0.status.ready }.count, try state.meta().appliedIndex)
         }
         var conditions = info.conditions
-        if !info.isReady, !conditions.contains(where: { $0.hasSuffix("does not answer") }) { conditions.insert("the container runtime at \(info.address) does not answer", at: 0) }
+        if !info.isReady, !conditions.contains(where: { $0.hasSuffix("does not answer") }) {
+            conditions.insert("the container runtime at \(info.address) does not answer", at: 0)
+        }
         conditions += publisher.refusedPorts.map {
             "port \($0.hostPort)/\($0.protocol.rawValue) could not be published: another program of this node uses it"
         }

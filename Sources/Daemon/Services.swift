@@ -25,7 +25,9 @@ public enum DaemonMain {
             dataDirectory: configuration.dataDirectory, name: configuration.nodeName)
         log.info(
             "daemon starts",
-            metadata: ["version": "\(BuildInfo.version)", "node": "\(identity.name)", "data": "\(configuration.dataDirectory)"])
+            metadata: [
+                "version": "\(BuildInfo.version)", "node": "\(identity.name)", "data": "\(configuration.dataDirectory)",
+            ])
 
         // containerd takes longest: it starts while the state is opened.
         async let starting = Rooms.make(configuration, identity, log)

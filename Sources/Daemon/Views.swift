@@ -33,7 +33,8 @@ enum Views {
         let wanted = picture.tasks.filter { $0.goal == .run }
         let trouble =
             wanted.first { $0.status.state == .failed }?.status.reason
-            ?? wanted.first { !$0.status.ready && !$0.status.state.isTerminal && $0.status.reason != nil }?.status.reason
+            ?? wanted.first { !$0.status.ready && !$0.status.state.isTerminal && $0.status.reason != nil }?.status
+            .reason
             ?? placement
         if let rollout = picture.rollout {
             switch rollout.state {

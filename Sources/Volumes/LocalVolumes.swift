@@ -57,7 +57,8 @@ public final class LocalVolumes: VolumeDriver, Sendable {
             try locked { () throws(VolumeError) in
                 guard let volume = try openVolume(key) else {
                     throw VolumeError(
-                        .volumeFailed, "volume \(key) does not exist", hint: "make it first", errno: ENOENT, path: path(key))
+                        .volumeFailed, "volume \(key) does not exist", hint: "make it first", errno: ENOENT,
+                        path: path(key))
                 }
                 var record = try VolumeRecord.read(in: volume) ?? .now(seeded: false)
                 guard !record.seeded else { return }
@@ -180,7 +181,8 @@ extension LocalVolumes {
         try directory.forEachName { entry throws(VolumeError) in
             var status = stat()
             let name = String(cString: entry)
-            if isName(name), fstatat(raw, entry, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFDIR {
+            if isName(name), fstatat(raw, entry, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFDIR
+            {
                 names.append(name)
             }
             return true

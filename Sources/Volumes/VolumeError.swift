@@ -38,7 +38,8 @@ public struct VolumeError: ReasonError, Hashable {
 
     static func mounted(_ path: String) -> Self {
         Self(
-            .volumeFailed, "something is mounted at `\(path)`", hint: "unmount it, then delete the volume again", errno: EBUSY,
+            .volumeFailed, "something is mounted at `\(path)`", hint: "unmount it, then delete the volume again",
+            errno: EBUSY,
             path: path)
     }
 

@@ -43,7 +43,9 @@ struct VolumeRecord: Codable, Equatable {
     func write(in volume: borrowing Directory) throws(VolumeError) {
         let path = "\(volume.path)/\(Self.newName)"
         let bytes: [UInt8]
-        do { bytes = Array(try JSON.encode(self)) } catch { throw VolumeError(.volumeFailed, "cannot encode `\(path)`: \(error)") }
+        do { bytes = Array(try JSON.encode(self)) } catch {
+            throw VolumeError(.volumeFailed, "cannot encode `\(path)`: \(error)")
+        }
         let file = openat(volume.raw, Self.newName, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw .system("make", path, errno: errno) }
         defer { close(file) }

@@ -149,7 +149,8 @@ final class FakeTerminal: Sendable {
     func result(_ status: Int32) -> RunResult {
         state.withLock {
             RunResult(
-                status: status, out: String(decoding: $0.out, as: UTF8.self), err: String(decoding: $0.err, as: UTF8.self))
+                status: status, out: String(decoding: $0.out, as: UTF8.self),
+                err: String(decoding: $0.err, as: UTF8.self))
         }
     }
 }

@@ -33,17 +33,19 @@ struct ParserTests {
         #expect(error?.hint == "leave the address out: 8080:80")
     }
 
-    @Test(arguments: [
-        ("0", 0), ("512", 512), ("512b", 512), ("512KiB", 512 << 10), ("1k", 1024), ("256m", 256 << 20),
-        ("256MB", 256 << 20), ("1g", 1 << 30), ("1.5G", 3 << 29), ("2t", 2 << 40),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("0", 0), ("512", 512), ("512b", 512), ("512KiB", 512 << 10), ("1k", 1024), ("256m", 256 << 20),
+            ("256MB", 256 << 20), ("1g", 1 << 30), ("1.5G", 3 << 29), ("2t", 2 << 40),
+        ] as [(String, Int64)])
     func `sizes are read`(text: String, bytes: Int64) throws {
         #expect(try SizeParser.bytes(text, flag: "--memory") == bytes)
     }
 
     @Test(arguments: [
         ("", "not a size"), ("m", "not a size"), ("-1m", "not a size"), ("1x", "`x` is not a unit"),
-        ("1mm", "not a unit"), ("1 m", "not a unit"), (".5g", "not a size"), ("1e9", "not a unit"), ("99999999t", "too large"),
+        ("1mm", "not a unit"), ("1 m", "not a unit"), (".5g", "not a size"), ("1e9", "not a unit"),
+        ("99999999t", "too large"),
         ("0.1", "less than a byte"),
     ])
     func `bad sizes are refused with the cause`(text: String, cause: String) {
@@ -64,16 +66,19 @@ struct ParserTests {
         expectRefusal(cause) { try SizeParser.cpuMillis(text, flag: "--cpu") }
     }
 
-    @Test(arguments: [
-        ("500ms", 500), ("10s", 10_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2h", 7_200_000), ("1d", 86_400_000),
-        ("0s", 0),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("500ms", 500), ("10s", 10_000), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0s", 0),
+        ] as [(String, Int64)])
     func `durations are read`(text: String, milliseconds: Int64) throws {
         #expect(try DurationParser.milliseconds(text, flag: "--timeout") == milliseconds)
     }
 
     @Test(arguments: [
-        ("", "empty"), ("10", "no unit"), ("s", "not a duration"), ("10x", "`x` is not a unit"), ("-5s", "not a duration"),
+        ("", "empty"), ("10", "no unit"), ("s", "not a duration"), ("10x", "`x` is not a unit"),
+        ("-5s", "not a duration"),
         ("1s5", "no unit"), ("99999999d", "ten years"),
     ])
     func `bad durations are refused with the cause`(text: String, cause: String) {

@@ -6,13 +6,25 @@ import Testing
 
 struct RenderTests {
     static let daemon = FakeDaemon()
-        .on("GET /v1/apps", .ok(Sample.list(
-            Sample.app(),
-            Sample.app("api", status: .degraded, ready: 1, reason: Reason(.crashLoop, "exits with 1 again and again")))))
+        .on(
+            "GET /v1/apps",
+            .ok(
+                Sample.list(
+                    Sample.app(),
+                    Sample.app(
+                        "api", status: .degraded, ready: 1, reason: Reason(.crashLoop, "exits with 1 again and again")))
+            )
+        )
         .on("GET /v1/apps/web", .ok(Sample.app(rollout: Sample.rollout(.succeeded, updated: 3))))
-        .on("GET /v1/tasks", .ok(Sample.list(
-            Sample.task("kaaaaaaaaaaa"),
-            Sample.task("kbbbbbbbbbbb", state: "restarting", reason: Reason(.exited, "exited with code 1"), restarts: 4))))
+        .on(
+            "GET /v1/tasks",
+            .ok(
+                Sample.list(
+                    Sample.task("kaaaaaaaaaaa"),
+                    Sample.task(
+                        "kbbbbbbbbbbb", state: "restarting", reason: Reason(.exited, "exited with code 1"), restarts: 4)
+                ))
+        )
         .on("GET /v1/tasks?app=web", .ok(Sample.list(Sample.task("kaaaaaaaaaaa"))))
         .on("GET /v1/services", .ok(Sample.list(Sample.app().services[0])))
         .on("GET /v1/services/web", .ok(Sample.app().services[0]))
@@ -32,18 +44,23 @@ struct RenderTests {
         .on("GET /v1/configs/nginx%2Fsite.conf", .ok(Sample.config))
         .on("PUT /v1/configs/nginx%2Fsite.conf", .ok(Sample.config))
         .on("DELETE /v1/configs/nginx%2Fsite.conf", .empty)
-        .on("POST /v1/query", .ok(QueryView(
-            columns: ["node", "count(*)", "note"],
-            rows: [
-                [.text("alpha"), .integer(12), .null], [.text("größe"), .real(3.5), .text("")],
-                [.text("漢字"), .integer(7), .text("two\nlines")],
-            ], truncated: false)))
+        .on(
+            "POST /v1/query",
+            .ok(
+                QueryView(
+                    columns: ["node", "count(*)", "note"],
+                    rows: [
+                        [.text("alpha"), .integer(12), .null], [.text("größe"), .real(3.5), .text("")],
+                        [.text("漢字"), .integer(7), .text("two\nlines")],
+                    ], truncated: false)))
 
     static let lines: [[String]] = [
         ["app", "ls"], ["app", "ls", "-o", "wide"], ["app", "ls", "-o", "name"], ["app", "info", "web"],
         ["app", "info", "web", "-o", "json"], ["app", "info", "web", "-o", "yaml"], ["ps"], ["ps", "-o", "wide"],
-        ["ps", "-o", "yaml"], ["service", "ls"], ["service", "info", "web"], ["volume", "ls"], ["volume", "info", "data"],
-        ["volume", "create", "data"], ["volume", "rm", "data", "--yes"], ["image", "ls"], ["image", "ls", "-o", "wide"],
+        ["ps", "-o", "yaml"], ["service", "ls"], ["service", "info", "web"], ["volume", "ls"],
+        ["volume", "info", "data"],
+        ["volume", "create", "data"], ["volume", "rm", "data", "--yes"], ["image", "ls"],
+        ["image", "ls", "-o", "wide"],
         ["image", "pull", "nginx:1.27"], ["image", "import", "app.tar", "--name", "team/app:1"],
         ["image", "rm", "nginx:1.27"], ["node", "ls"], ["node", "ls", "-o", "wide"], ["node", "info"], ["status"],
         ["status", "-o", "json"], ["version"], ["config", "ls"], ["config", "get", "nginx/site.conf"],
@@ -62,7 +79,9 @@ struct RenderTests {
         try expectGolden(fake.result(status).transcript, "output/\(String(name)).txt")
     }
 
-    @Test func `a terminal gets colours, narrow last columns and next commands, NO_COLOR takes the colours`() async throws {
+    @Test func `a terminal gets colours, narrow last columns and next commands, NO_COLOR takes the colours`()
+        async throws
+    {
         let long = Sample.task(
             "kccccccccccc", state: "failed",
             reason: Reason(.startFailed, String(repeating: "a long reason ", count: 12)))
@@ -111,15 +130,18 @@ struct RenderTests {
         #expect(text.displayWidth == width)
     }
 
-    @Test(arguments: [
-        (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1_610_612_736, "1.5 GiB"),
-        (Int64.max, "8191.9 PiB"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1_610_612_736, "1.5 GiB"),
+            (Int64.max, "8191.9 PiB"),
+        ] as [(Int64, String)])
     func `sizes are written for people`(bytes: Int64, text: String) {
         #expect(Format.bytes(bytes) == text)
     }
 
-    @Test(arguments: [(0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_800, "2d")] as [(Int64, String)])
+    @Test(
+        arguments: [(0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_800, "2d")]
+            as [(Int64, String)])
     func `ages are written for people`(seconds: Int64, text: String) {
         #expect(Format.duration(seconds: seconds) == text)
     }

@@ -28,7 +28,9 @@ struct SocketTests {
         let body = #"{"api":"v1","version":"9.9.9"}"#
         let server = try UnixServer(
             path: "\(folder.path)/d.sock",
-            answer: "HTTP/1.1 202 Accepted\r\nLocation: /v1/operations/op7\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)")
+            answer:
+                "HTTP/1.1 202 Accepted\r\nLocation: /v1/operations/op7\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        )
         let client = Client(transport: SocketTransport(socket: server.path), namespace: "blue")
         let view: Answer<VersionView> = try await client.send("PUT", "/version", body: QueryRequest(sql: "x"))
         #expect(view.value.version == "9.9.9")
@@ -132,7 +134,8 @@ final class UnixServer: Sendable {
 
     private static func isWhole(_ request: String) -> Bool {
         guard let end = request.firstRange(of: "\r\n\r\n") else { return false }
-        let length = request[..<end.lowerBound].split(separator: "\r\n").first { $0.lowercased().hasPrefix("content-length:") }
+        let length =
+            request[..<end.lowerBound].split(separator: "\r\n").first { $0.lowercased().hasPrefix("content-length:") }
             .flatMap { Int($0.split(separator: ":")[1].filter { $0 != " " }) } ?? 0
         return request[end.upperBound...].utf8.count >= length
     }

@@ -19,7 +19,8 @@ struct UsageTests {
             ["app", "scale", "web", "lots"], ["app", "scale", "web=3", "4"], ["app", "delete", "web"],
             ["volume", "delete", "data"], ["config", "set"], ["query"], ["completion", "tcsh"],
             ["daemon", "--runtime", "docker"], ["daemon", "--log-level", "loud"],
-            ["daemon", "--container-subnet", "10.210.0.1/16"], ["app", "logs", "web", "--since", "yesterday"], ["app", "deploy", "web", "--image", "x", "stray"],
+            ["daemon", "--container-subnet", "10.210.0.1/16"], ["app", "logs", "web", "--since", "yesterday"],
+            ["app", "deploy", "web", "--image", "x", "stray"],
         ]
         var all = ""
         for words in lines {

@@ -7,7 +7,8 @@ import Testing
 
 struct VerbTests {
     @Test(arguments: [
-        ["web", "5"], ["web=5"], ["web", "--replicas", "5"], ["--name", "web", "--replicas", "5"], ["--name", "web", "5"],
+        ["web", "5"], ["web=5"], ["web", "--replicas", "5"], ["--name", "web", "--replicas", "5"],
+        ["--name", "web", "5"],
     ])
     func `scale takes the number in every form`(words: [String]) async throws {
         let daemon = FakeDaemon().on("POST /v1/apps/web/scale", .ok(Sample.app(desired: 5), status: 202))
@@ -113,7 +114,8 @@ struct VerbTests {
     }
 
     @Test func `this program's version is known without a daemon`() async {
-        let daemon = FakeDaemon().fail("GET /version", CLIError(.connection, "the daemon does not run", hint: "start it"))
+        let daemon = FakeDaemon().fail(
+            "GET /version", CLIError(.connection, "the daemon does not run", hint: "start it"))
         let table = await hivemind("version", daemon: daemon)
         #expect(table.status == 0)
         #expect(table.out.contains(programVersion))

@@ -171,7 +171,8 @@ import Testing
     @Test func `simulated volumes keep what every driver promises`() async throws {
         let directory = try temporaryDirectory()
         defer { try? FileManager.default.removeItem(atPath: directory) }
-        try await VolumeConformance(volumes: SimulatedVolumes(directory: directory + "/volumes"), prefix: "s").checkAll()
+        try await VolumeConformance(volumes: SimulatedVolumes(directory: directory + "/volumes"), prefix: "s")
+            .checkAll()
     }
 
     @Test func `the last table of names is kept`() async {

@@ -24,7 +24,9 @@ import Testing
         ]
         for (offset, change) in changes.enumerated() {
             _ = try state.apply([
-                .init(index: UInt64(offset) + 1, term: 1, command: Command(at: Timestamp(milliseconds: 1), change: change))
+                .init(
+                    index: UInt64(offset) + 1, term: 1, command: Command(at: Timestamp(milliseconds: 1), change: change)
+                )
             ])
         }
         return try #require(try state.read { try $0.task("t") })
@@ -76,7 +78,8 @@ import Testing
     }
 
     @Test func `waits grow from nothing to a minute`() {
-        #expect([1, 2, 3, 4, 8, 9, 50].map { Backoff.milliseconds(afterFailures: $0) }
-            == [0, 500, 1000, 2000, 32_000, 60_000, 60_000])
+        #expect(
+            [1, 2, 3, 4, 8, 9, 50].map { Backoff.milliseconds(afterFailures: $0) }
+                == [0, 500, 1000, 2000, 32_000, 60_000, 60_000])
     }
 }

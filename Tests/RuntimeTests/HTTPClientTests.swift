@@ -11,7 +11,8 @@ struct HTTPClientTests {
     @Test
     func `a response has status, headers without case, and body`() async throws {
         let server = try HTTPTestServer { request, connection in
-            connection.answer(404, ["X-Thing": "one", "Content-Type": "text/plain"], Array("gone \(request.path)".utf8))
+            connection.answer(
+                404, ["X-Thing": "one", "Content-Type": "text/plain"], Array("gone \(request.path)".utf8))
         }
         defer { server.stop() }
         let response = try await client.send(HTTPRequest(url: server.url + "/a?b=c", headers: ["X-Own": "yes"]))

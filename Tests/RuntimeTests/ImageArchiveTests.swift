@@ -10,7 +10,9 @@ enum TestTar {
         _ name: String, _ content: [UInt8] = [], type: Character = "0", link: String = "", size: String? = nil
     ) -> [UInt8] {
         var header = [UInt8](repeating: 0, count: 512)
-        func put(_ text: String, _ at: Int) { for (index, byte) in text.utf8.enumerated() { header[at + index] = byte } }
+        func put(_ text: String, _ at: Int) {
+            for (index, byte) in text.utf8.enumerated() { header[at + index] = byte }
+        }
         func octal(_ value: Int, _ width: Int) -> String {
             let digits = String(value, radix: 8)
             return String(repeating: "0", count: width - digits.count) + digits
@@ -34,7 +36,9 @@ enum TestTar {
         for (key, value) in fields {
             let rest = " \(key)=\(value)\n"
             var length = rest.utf8.count
-            while "\(length)".utf8.count + rest.utf8.count != length { length = "\(length)".utf8.count + rest.utf8.count }
+            while "\(length)".utf8.count + rest.utf8.count != length {
+                length = "\(length)".utf8.count + rest.utf8.count
+            }
             body += "\(length)\(rest)"
         }
         return entry("pax", Array(body.utf8), type: "x")
@@ -52,9 +56,11 @@ struct ImageArchiveTests {
         let long = String(repeating: "d/", count: 90) + "file"
         let (_, tar) = try open(
             TestTar.entry("./plain", Array("1".utf8)) + TestTar.entry("dir/", type: "5")
-                + TestTar.entry("@LongLink", Array((long + "\u{0}").utf8), type: "L") + TestTar.entry("x", Array("2".utf8))
+                + TestTar.entry("@LongLink", Array((long + "\u{0}").utf8), type: "L")
+                + TestTar.entry("x", Array("2".utf8))
                 + TestTar.pax(["path": long + "2", "mtime": "1.5"]) + TestTar.entry("x", Array("3".utf8))
-                + TestTar.entry("dir/soft", type: "2", link: "../plain") + TestTar.entry("hard", type: "1", link: "plain")
+                + TestTar.entry("dir/soft", type: "2", link: "../plain")
+                + TestTar.entry("hard", type: "1", link: "plain")
                 + TestTar.end)
         for (name, text) in [("plain", "1"), (long, "2"), (long + "2", "3"), ("dir/soft", "1"), ("/hard", "1")] {
             #expect(try tar.readAll(try tar.file(name), bytesMax: 10) == Array(text.utf8), "\(name)")
@@ -75,7 +81,8 @@ struct ImageArchiveTests {
             ("huge extension", TestTar.entry("a", type: "x", size: "77777777777") + TestTar.end),
             ("damaged pax", TestTar.entry("a", Array("999 path=x\n".utf8), type: "x") + TestTar.end),
             ("pax size", TestTar.pax(["size": "-5"]) + TestTar.entry("a", [1]) + TestTar.end),
-            ("no tar", [UInt8](repeating: 65, count: 2048)), ("gzip", [0x1f, 0x8b] + [UInt8](repeating: 0, count: 1000)),
+            ("no tar", [UInt8](repeating: 65, count: 2048)),
+            ("gzip", [0x1f, 0x8b] + [UInt8](repeating: 0, count: 1000)),
             ("short", [1, 2, 3]), ("empty", []),
         ]
         for (name, bytes) in cases {
@@ -101,7 +108,8 @@ struct ImageArchiveTests {
             TestTar.entry("file", [1]), TestTar.entry("manifest.json", Array("[]".utf8)),
             TestTar.entry("manifest.json", Array("{".utf8)),
             TestTar.entry("manifest.json", Array(#"[{"Config":"c","Layers":["l"]}]"#.utf8)),
-            TestTar.entry("oci-layout", [1]) + TestTar.entry("index.json", Array(#"{"schemaVersion":2,"manifests":[]}"#.utf8)),
+            TestTar.entry("oci-layout", [1])
+                + TestTar.entry("index.json", Array(#"{"schemaVersion":2,"manifests":[]}"#.utf8)),
         ]
         for (number, body) in bodies.enumerated() {
             let path = try directory.write("\(number).tar", body + TestTar.end)

@@ -288,7 +288,10 @@ struct ImageStoreTests {
             let path = lab.directory.path + "/oci.tar"
             let status = try ChildProcess.run(
                 "/usr/bin/skopeo",
-                ["copy", "--src-tls-verify=false", "docker://\(lab.registry)/team/app:v1", "oci-archive:\(path):latest"])
+                [
+                    "copy", "--src-tls-verify=false", "docker://\(lab.registry)/team/app:v1",
+                    "oci-archive:\(path):latest",
+                ])
             #expect(status == 0)
             let nameless = await #expect(throws: ImageError.self) {
                 _ = try await lab.store.importImages(archive: path, name: nil)

@@ -26,7 +26,9 @@ final class TemporaryDirectory: Sendable {
         defer { close(descriptor) }
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress.map { $0 + done }, $0.count - done) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress.map { $0 + done }, $0.count - done)
+            }
             guard count > 0 else { throw TestFailure("cannot write \(file)") }
             done += count
         }

@@ -144,7 +144,9 @@ struct LogWriterTests {
         #expect(text.contains(" lines were lost: No space left on device]"))
     }
 
-    @Test(arguments: [["path"], ["path", "relative"], ["path", "/tmp/x", "what", "1"], ["path", "/tmp/x", "files", "0"], []])
+    @Test(arguments: [
+        ["path"], ["path", "relative"], ["path", "/tmp/x", "what", "1"], ["path", "/tmp/x", "files", "0"], [],
+    ])
     func `wrong arguments end it with code 2`(arguments: [String]) throws {
         #expect(try ChildProcess.run(Writer.program, arguments) == 2)
     }
@@ -186,7 +188,9 @@ struct LogStoreTests {
             for number in range {
                 let text = "\(number) " + String(repeating: "y", count: number % 97)
                 lines.append(text)
-                bytes += number % 10 == 0 ? record(1, "\(text.prefix(2))", "P") + record(1, "\(text.dropFirst(2))") : record(1, text)
+                bytes +=
+                    number % 10 == 0
+                    ? record(1, "\(text.prefix(2))", "P") + record(1, "\(text.dropFirst(2))") : record(1, text)
             }
             _ = try directory.write(file, bytes)
         }
@@ -209,7 +213,9 @@ struct LogStoreTests {
         _ = try directory.write("t/0.log", record(1, "0"))
         let seen = Mutex<[String]>([])
         let reader = Task {
-            for try await line in store.logs(LogQuery(task: "t", follow: true)) { seen.withLock { $0.append(line.text) } }
+            for try await line in store.logs(LogQuery(task: "t", follow: true)) {
+                seen.withLock { $0.append(line.text) }
+            }
         }
         #expect(try await eventually { seen.withLock { $0 } == (0..<1).map(String.init) })
         _ = try directory.write("t/0.log", record(1, "1"))

@@ -106,7 +106,8 @@ struct RegistryClientTests {
             guard request.headers["authorization"] == "Bearer secret" else {
                 let realm = "http://127.0.0.1:\(port.withLock { $0 })/token"
                 return connection.answer(
-                    401, ["WWW-Authenticate": "Bearer realm=\"\(realm)\",service=\"s x\",scope=\"repository:a/b:pull\""])
+                    401, ["WWW-Authenticate": "Bearer realm=\"\(realm)\",service=\"s x\",scope=\"repository:a/b:pull\""]
+                )
             }
             connection.answer(200, ["Docker-Content-Digest": Digest.of(Self.manifest)], Self.manifest)
         }

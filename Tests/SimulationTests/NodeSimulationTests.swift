@@ -70,7 +70,9 @@ import Testing
         _ = try node.perform(spec("db", image: "web:2", replicas: 1, mounts: [mount]))
         var most = 0
         _ = try node.run(milliseconds: 60_000) {
-            most = max(most, node.containers.values.filter { if case .running = $0.observed.state { true } else { false } }.count)
+            most = max(
+                most,
+                node.containers.values.filter { if case .running = $0.observed.state { true } else { false } }.count)
             return try node.difference() == nil
         }
         #expect(most == 1)
@@ -162,7 +164,8 @@ import Testing
         _ = try node.perform(spec("web"))
         #expect(try settle(node) == nil)
         for replicas in [7, 1, 0, 4] {
-            _ = try node.perform(.scaleService(ScaleService(app: ObjectKey(name: "web"), service: "web", replicas: replicas)))
+            _ = try node.perform(
+                .scaleService(ScaleService(app: ObjectKey(name: "web"), service: "web", replicas: replicas)))
             #expect(try settle(node) == nil)
             #expect(try node.serving("web").count == replicas)
         }
@@ -193,7 +196,9 @@ import Testing
             } else if roll < 50 {
                 try node.propose(
                     .scaleService(
-                        ScaleService(app: ObjectKey(name: name), service: name, replicas: Int.random(in: 0...5, using: &random))))
+                        ScaleService(
+                            app: ObjectKey(name: name), service: name, replicas: Int.random(in: 0...5, using: &random)))
+                )
             } else if roll < 60 {
                 let token = try node.propose(.deleteApp(AppChange(app: ObjectKey(name: name))))
                 pending.append((token, name, false))

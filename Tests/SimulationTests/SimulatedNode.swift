@@ -271,9 +271,10 @@ final class SimulatedNode {
         let vips = try state.read { try $0.services() }.compactMap(\.vip)
         if Set(vips).count != vips.count { found.append("a virtual address is used twice") }
         if !stoppedInService.isEmpty { found.append("stopped while in service: \(stoppedInService)") }
-        let running = Dictionary(grouping: containers.values.filter {
-            if case .running = $0.observed.state { true } else { false }
-        }, by: \.observed.task)
+        let running = Dictionary(
+            grouping: containers.values.filter {
+                if case .running = $0.observed.state { true } else { false }
+            }, by: \.observed.task)
         for (task, list) in running where list.count > 1 { found.append("task \(task) runs \(list.count) containers") }
         return found
     }

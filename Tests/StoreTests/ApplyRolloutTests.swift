@@ -158,7 +158,8 @@ import Testing
             try fixture.apply(F.put("x", [F.service("s\(number)")]))
             try fixture.endRollout("x", .succeeded)
         }
-        let counts = try await fixture.state.query("SELECT (SELECT count(*) FROM services), (SELECT count(*) FROM specs)")
+        let counts = try await fixture.state.query(
+            "SELECT (SELECT count(*) FROM services), (SELECT count(*) FROM specs)")
         #expect(counts.rows == [[.integer(1), .integer(1)]])
     }
 

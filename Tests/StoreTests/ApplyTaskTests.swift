@@ -81,7 +81,8 @@ import Testing
         #expect(try fixture.apply(.deleteApp(AppChange(app: key))).outcome == .done(.unchanged))
         #expect(try fixture.apply(.removeApp(AppChange(app: key))).outcome == .done(.unchanged), "a task lives")
         #expect(try fixture.refusal(F.put("x", [F.service("x")]))?.code == .conflict)
-        #expect(try fixture.refusal(.scaleService(ScaleService(app: key, service: "x", replicas: 2)))?.code == .notFound)
+        #expect(
+            try fixture.refusal(.scaleService(ScaleService(app: key, service: "x", replicas: 2)))?.code == .notFound)
         try fixture.record("t", TaskStatus(state: .stopped))
         try fixture.apply(.removeApp(AppChange(app: key)))
         let left = try await fixture.dump().filter { $0.contains("\"x\"") }
@@ -148,7 +149,8 @@ import Testing
         func next(used: [Int], released: [Int: Int64]) -> IPv4Address? {
             AddressPool.next(
                 in: subnet, usable: AddressPool.containerOffsets(of: subnet), used: Set(used.map { subnet[$0] }),
-                released: Dictionary(uniqueKeysWithValues: released.map { (subnet[$0.key], now + -$0.value) }), now: now)
+                released: Dictionary(uniqueKeysWithValues: released.map { (subnet[$0.key], now + -$0.value) }), now: now
+            )
         }
         #expect(next(used: [2], released: [:]) == subnet[3])
         #expect(next(used: [2, 3, 4], released: [5: 61_000, 6: 90_000]) == subnet[6])

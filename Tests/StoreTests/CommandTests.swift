@@ -140,7 +140,8 @@ import Testing
             let replica = try StateMachine(path: nil)
             for start in stride(from: 0, to: fixture.log.count, by: size) {
                 // Half of each batch comes twice, as after a crash.
-                _ = try replica.apply(Array(fixture.log[max(0, start - size / 2)..<min(start + size, fixture.log.count)]))
+                _ = try replica.apply(
+                    Array(fixture.log[max(0, start - size / 2)..<min(start + size, fixture.log.count)]))
             }
             #expect(try await F.dump(replica) == expected, "batches of \(size)")
         }

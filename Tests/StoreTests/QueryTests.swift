@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Model
 import Store
-import Testing
 import TestSupport
+import Testing
 
 /// SQL of people: it reads, and it ends.
 @Suite struct QueryTests {
@@ -18,14 +18,17 @@ import TestSupport
 
     @Test(arguments: [
         "DELETE FROM apps", "INSERT INTO meta SELECT * FROM meta", "DROP TABLE apps", "SELECT 1; DELETE FROM apps",
-        "PRAGMA query_only = 0", "ATTACH ':memory:' AS other", "COMMIT", "BEGIN", "VACUUM", "  ", "SELECT nope FROM apps",
+        "PRAGMA query_only = 0", "ATTACH ':memory:' AS other", "COMMIT", "BEGIN", "VACUUM", "  ",
+        "SELECT nope FROM apps",
         "-- only a remark", "WITH x AS (SELECT 1) DELETE FROM apps", "EXPLAIN DELETE FROM apps; DELETE FROM apps",
     ])
     func `what is not one reading statement is refused`(sql: String) async throws {
         for isFile in [false, true] {
             let directory = try TemporaryDirectory()
             defer { directory.remove() }
-            #expect(try await refused(sql, path: isFile ? "\(directory.path)/s.sqlite" : nil)?.code == .badRequest, "\(sql)")
+            #expect(
+                try await refused(sql, path: isFile ? "\(directory.path)/s.sqlite" : nil)?.code == .badRequest, "\(sql)"
+            )
         }
     }
 
@@ -73,7 +76,8 @@ import TestSupport
                     index: index, term: 1,
                     command: Command(
                         at: Timestamp(milliseconds: 1),
-                        change: .putConfig(PutConfig(config: ObjectKey(name: "c"), data: "\(index)", condition: .none))))
+                        change: .putConfig(PutConfig(config: ObjectKey(name: "c"), data: "\(index)", condition: .none)))
+                )
             ])
         }
         try put(1)

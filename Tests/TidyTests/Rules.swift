@@ -71,7 +71,10 @@ enum Rules {
         ("Sources/Raft/Store/", ["Model", "Raft", "GRDB", "FoundationEssentials", "Glibc", "Synchronization"]),
         ("Sources/Daemon/Orchestrator/", ["Model", "Raft", "Store", "FoundationEssentials"]),
         ("Sources/Runtime/HTTPClient/", ["CCurl", "FoundationEssentials", "Glibc", "Synchronization"]),
-        ("Sources/Runtime/ContainerdAPI/", ["SwiftProtobuf", "GRPCCore", "GRPCProtobuf", "Foundation", "FoundationEssentials"]),
+        (
+            "Sources/Runtime/ContainerdAPI/",
+            ["SwiftProtobuf", "GRPCCore", "GRPCProtobuf", "Foundation", "FoundationEssentials"]
+        ),
         // CoreFoundation: with gRPC it reaches this module anyway and declares C structs; see the comment at its imports.
         // Dispatch: a bounded pool of threads for file trees and archives, in one file.
         (

@@ -98,7 +98,8 @@ struct ServiceOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Host name in the container.", valueName: "name"))
     var hostname: String?
 
-    @Option(help: ArgumentHelp("Program in place of the image's entrypoint; repeat for its arguments.", valueName: "word"))
+    @Option(
+        help: ArgumentHelp("Program in place of the image's entrypoint; repeat for its arguments.", valueName: "word"))
     var entrypoint: [String] = []
 
     @Option(
@@ -139,7 +140,8 @@ struct ServiceOptions: ParsableArguments {
         if let pids { resources.pidsMax = pids }
         let stop = try stopTimeout.map { try DurationParser.milliseconds($0, flag: "--stop-timeout") } ?? 10_000
         guard stop <= 3_600_000 else {
-            throw CLIError.usage("--stop-timeout `\(stopTimeout ?? "")` is longer than an hour", hint: "give at most 1h")
+            throw CLIError.usage(
+                "--stop-timeout `\(stopTimeout ?? "")` is longer than an hour", hint: "give at most 1h")
         }
         return ServiceSpec(
             name: name,

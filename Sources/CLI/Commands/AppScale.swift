@@ -17,7 +17,8 @@ struct AppScale: AsyncParsableCommand {
     var count: String?
     @Option(help: ArgumentHelp("Replicas, 0 to 1000.", valueName: "n"))
     var replicas: Int?
-    @Option(help: ArgumentHelp("Service of the app (default its only one, or the one named like it).", valueName: "name"))
+    @Option(
+        help: ArgumentHelp("Service of the app (default its only one, or the one named like it).", valueName: "name"))
     var service: String?
     @OptionGroup(title: "Waiting") var wait: WaitOptions
     @OptionGroup(title: "Common") var global: GlobalOptions

@@ -15,7 +15,9 @@ struct ConfigSet: AsyncParsableCommand {
     @OptionGroup var config: NameArgument
     @Argument(help: "The data, or - to read it from standard input.")
     var value: String?
-    @Option(name: [.customShort("f"), .long], help: ArgumentHelp("Read the data from a file.", valueName: "path"), completion: .file())
+    @Option(
+        name: [.customShort("f"), .long], help: ArgumentHelp("Read the data from a file.", valueName: "path"),
+        completion: .file())
     var file: String?
     @Option(help: ArgumentHelp("Only when it has this version still.", valueName: "version"))
     var ifVersion: UInt64?
@@ -46,7 +48,9 @@ struct ConfigSet: AsyncParsableCommand {
         var name = config.name
         if let option = config.nameOption {
             // With --name the only word is the value.
-            if value == nil { value = config.name } else if name != option {
+            if value == nil {
+                value = config.name
+            } else if name != option {
                 throw CLIError.usage("two names for one config", hint: "give the name once")
             }
             name = option

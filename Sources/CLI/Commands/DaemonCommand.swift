@@ -18,24 +18,34 @@ struct DaemonCommand: AsyncParsableCommand {
               hivemind daemon --runtime simulated --data-dir /tmp/hm --socket /tmp/hm.sock
             """)
 
-    @Option(help: ArgumentHelp("State, volumes and logs (default /var/lib/hivemind).", valueName: "dir"), completion: .directory)
+    @Option(
+        help: ArgumentHelp("State, volumes and logs (default /var/lib/hivemind).", valueName: "dir"),
+        completion: .directory)
     var dataDir: String?
     @Option(help: ArgumentHelp("Socket of the API (default /run/hivemind/hivemind.sock).", valueName: "path"))
     var socket: String?
-    @Option(help: ArgumentHelp("Socket of a containerd to use (default: a private one is started).", valueName: "address"))
+    @Option(
+        help: ArgumentHelp("Socket of a containerd to use (default: a private one is started).", valueName: "address"))
     var containerd: String?
     @Option(help: ArgumentHelp("containerd or simulated (default containerd).", valueName: "kind"))
     var runtime: String?
     @Option(help: ArgumentHelp("Name of the node (default the host's).", valueName: "name"))
     var nodeName: String?
-    @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level"))
+    @Option(
+        help: ArgumentHelp("trace, debug, info, notice, warning, error or critical (default info).", valueName: "level")
+    )
     var logLevel: String?
-    @Option(help: ArgumentHelp("Addresses of containers, for a new data directory (default 10.210.0.0/16).", valueName: "cidr"))
+    @Option(
+        help: ArgumentHelp(
+            "Addresses of containers, for a new data directory (default 10.210.0.0/16).", valueName: "cidr"))
     var containerSubnet: String?
-    @Option(help: ArgumentHelp("Addresses of services, for a new data directory (default 10.211.0.0/16).", valueName: "cidr"))
+    @Option(
+        help: ArgumentHelp(
+            "Addresses of services, for a new data directory (default 10.211.0.0/16).", valueName: "cidr"))
     var virtualSubnet: String?
     @Option(
-        help: ArgumentHelp("YAML file of these options (default /etc/hivemind/daemon.yaml if it is there).", valueName: "file"))
+        help: ArgumentHelp(
+            "YAML file of these options (default /etc/hivemind/daemon.yaml if it is there).", valueName: "file"))
     var config: String?
 
     static let standardFile = "/etc/hivemind/daemon.yaml"

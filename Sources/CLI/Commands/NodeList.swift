@@ -22,7 +22,9 @@ struct NodeList: AsyncParsableCommand {
                     Cell(node.name), Cell(node.id.raw), .state(node.state),
                     Cell(node.leader ? "\(node.role), leader" : node.role), Cell(node.address),
                     Cell(node.subnet.description), Cell(node.allocated.tasks),
-                    Cell("\(Format.cpu(millis: node.allocated.cpuMillis))/\(Format.cpu(millis: node.capacity.cpuMillis))"),
+                    Cell(
+                        "\(Format.cpu(millis: node.allocated.cpuMillis))/\(Format.cpu(millis: node.capacity.cpuMillis))"
+                    ),
                     Cell(
                         "\(Format.bytes(node.allocated.memoryBytes)) of \(Format.bytes(node.capacity.memoryBytes))"),
                     Cell(node.appliedIndex), Cell(node.version),

@@ -28,7 +28,8 @@ struct QueryCommand: AsyncParsableCommand {
             view.columns.indices.map { $0 < row.count ? Self.cell(row[$0]) : Cell("") }
         }
         for column in view.columns.indices {
-            table.columns[column].isRight = view.rows.allSatisfy { column < $0.count && $0[column].isNumberOrNull }
+            table.columns[column].isRight =
+                view.rows.allSatisfy { column < $0.count && $0[column].isNumberOrNull }
                 && !view.rows.isEmpty
         }
         let names = view.rows.compactMap(\.first).map { Self.cell($0).text }

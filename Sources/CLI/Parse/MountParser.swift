@@ -11,7 +11,8 @@ enum MountParser {
         func refuse(_ why: String, hint: String = form) -> CLIError { .usage("--volume `\(text)`: \(why)", hint: hint) }
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard parts.count > 1 else {
-            throw refuse("says only one of source and target", hint: text.hasPrefix("/") ? "name it: NAME:\(text)" : form)
+            throw refuse(
+                "says only one of source and target", hint: text.hasPrefix("/") ? "name it: NAME:\(text)" : form)
         }
         guard parts.count <= 3 else { throw refuse("has more than three parts") }
         var isReadOnly = false
@@ -46,7 +47,9 @@ enum MountParser {
 
     /// `/path[:size=64m]`
     static func tmpfs(_ text: String) throws(CLIError) -> MountSpec {
-        func refuse(_ why: String) -> CLIError { .usage("--tmpfs `\(text)`: \(why)", hint: "write /path or /path:size=64m") }
+        func refuse(_ why: String) -> CLIError {
+            .usage("--tmpfs `\(text)`: \(why)", hint: "write /path or /path:size=64m")
+        }
         let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
         guard parts[0].hasPrefix("/") else { throw refuse("`\(parts[0])` is not an absolute path in the container") }
         guard parts.count == 2 else { return MountSpec(source: .tmpfs(sizeBytes: nil), target: parts[0]) }

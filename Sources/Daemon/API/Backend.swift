@@ -9,7 +9,9 @@ protocol Backend: Sendable {
     func apps(namespace: String?) async throws -> ItemList<AppView>
     func app(_ key: ObjectKey) async throws -> AppView
     /// Accepts the spec and starts a rollout; returns before the tasks run.
-    func putApp(_ key: ObjectKey, _ request: PutAppRequest, _ condition: WriteCondition) async throws -> Written<AppView>
+    func putApp(_ key: ObjectKey, _ request: PutAppRequest, _ condition: WriteCondition) async throws -> Written<
+        AppView
+    >
     func scaleApp(_ key: ObjectKey, _ request: ScaleRequest) async throws -> Written<AppView>
     func restartApp(_ key: ObjectKey) async throws -> Written<AppView>
     /// Starts the removal; the app is listed as `deleting` until its last task is gone.

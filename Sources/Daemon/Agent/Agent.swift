@@ -156,7 +156,9 @@ final class Agent: Service {
             if !Task.isCancelled {
                 log.warning(
                     "task did not start",
-                    metadata: ["task": "\(request.task)", "code": "\(reason.code.rawValue)", "reason": "\(reason.message)"])
+                    metadata: [
+                        "task": "\(request.task)", "code": "\(reason.code.rawValue)", "reason": "\(reason.message)",
+                    ])
             }
             report(.startFailed(request.task, attempt: request.attempt, reason))
         }

@@ -123,7 +123,11 @@ public struct NodeCore {
     public mutating func step(_ event: Event, now: Timestamp) throws -> [Effect] {
         guard !isHalted else {
             if case .propose(let proposition) = event {
-                return [.reply(token: proposition.token, .failure(Problem(.internal, "this node has stopped applying changes", hint: "see its log")))]
+                return [
+                    .reply(
+                        token: proposition.token,
+                        .failure(Problem(.internal, "this node has stopped applying changes", hint: "see its log")))
+                ]
             }
             return []
         }
@@ -166,7 +170,9 @@ public struct NodeCore {
         if let change = output.roleChange { effects.append(.roleChanged(change)) }
         if let write = output.write { effects.append(.write(write)) }
         for accepted in output.accepted { waiting[accepted.position.index] = accepted.token }
-        for refused in output.refused { answer(refused.token, .failure(Self.problem(refused.reason)), now: now, &effects) }
+        for refused in output.refused {
+            answer(refused.token, .failure(Self.problem(refused.reason)), now: now, &effects)
+        }
         if let committed = output.committed {
             backlog.append(committed)
             try applyBacklog(loaded: nil, now: now, &effects)
@@ -217,7 +223,9 @@ public struct NodeCore {
         sinceCheckpoint += UInt64(inputs.count)
         _ = raft.step(.applied(last.index))
         for result in results {
-            if let token = waiting.removeValue(forKey: result.index) { answer(token, .success(result), now: now, &effects) }
+            if let token = waiting.removeValue(forKey: result.index) {
+                answer(token, .success(result), now: now, &effects)
+            }
         }
         dirtyApps.formUnion(touched.apps)
         if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
@@ -248,7 +256,8 @@ public struct NodeCore {
             if let row = try state.read({ try $0.task(id) }) { desired[id] = .some(row) }
         }
         perform(reconciler.update(desired, now: now), &effects)
-        reconciler.updateVolumes(deleting: volumes.filter { $0.deleting && ($0.node ?? node) == node }.map(\.key), gone: [])
+        reconciler.updateVolumes(
+            deleting: volumes.filter { $0.deleting && ($0.node ?? node) == node }.map(\.key), gone: [])
         dirtyApps = Set(apps)
         try publish(&effects)
         effects.append(.caughtUp(index: raft.appliedIndex))

@@ -236,7 +236,8 @@ public struct NodeReconciler: Sendable {
         local.status.restarts += 1
         local.phase = .waiting(until: now + delay)
         var reason = exit.reason
-        reason.message += delay == 0 ? "; restarted at once" : "; restart \(local.status.restarts) in \(seconds(delay)) s"
+        reason.message +=
+            delay == 0 ? "; restarted at once" : "; restart \(local.status.restarts) in \(seconds(delay)) s"
         local.status.reason = reason
     }
 

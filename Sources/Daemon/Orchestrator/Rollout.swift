@@ -90,7 +90,8 @@ public struct Rollout: Sendable {
     private func deletion() -> Step {
         let wanted = picture.tasks.filter { $0.goal == .run }.map(\.id)
         if !wanted.isEmpty {
-            return Step(changes: [.stopTasks(StopTasks(tasks: wanted, reason: Reason(.stopped, "the app was deleted")))])
+            return Step(changes: [.stopTasks(StopTasks(tasks: wanted, reason: Reason(.stopped, "the app was deleted")))]
+            )
         }
         guard picture.tasks.allSatisfy({ $0.status.state.isTerminal }) else { return Step() }
         return Step(changes: [.removeApp(AppChange(app: picture.app.key))])

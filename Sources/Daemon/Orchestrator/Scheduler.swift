@@ -49,7 +49,9 @@ public struct Scheduler: Sendable {
                     tasks,
                     Reason(
                         .addressExhausted, "none of \(size) container addresses is free",
-                        hint: "addresses given back rest for \(AddressPool.restMilliseconds / 1000) s; else scale something down")
+                        hint:
+                            "addresses given back rest for \(AddressPool.restMilliseconds / 1000) s; else scale something down"
+                    )
                 )
             }
             addresses[node.id, default: ([], [:])].used.insert(address)

@@ -36,16 +36,18 @@ public struct StateView {
 
     /// Oldest first.
     public func tasks(app key: ObjectKey) throws -> [TaskRow] {
-        try db.rows(
-            "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence", [key.namespace, key.name]
-        ).map(TaskRow.init)
+        try taskRows(
+            db.rows(
+                "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence", [key.namespace, key.name]
+            ))
     }
 
     public func tasks(namespace: String? = nil) throws -> [TaskRow] {
-        try db.rows(
-            "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
-            [namespace]
-        ).map(TaskRow.init)
+        try taskRows(
+            db.rows(
+                "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
+                [namespace]
+            ))
     }
 
     public func task(_ id: TaskID) throws -> TaskRow? {
@@ -54,16 +56,18 @@ public struct StateView {
 
     /// At most two: enough to know whether a prefix is unique.
     public func tasks(prefix: String) throws -> [TaskRow] {
-        try db.rows(
-            "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2", [prefix, prefix]
-        ).map(TaskRow.init)
+        try taskRows(
+            db.rows(
+                "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2", [prefix, prefix]
+            ))
     }
 
     /// Tasks of one node that have not ended, by id.
     public func livingTasks(node: NodeID) throws -> [TaskRow] {
-        try db.rows(
-            "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id", [node.raw]
-        ).map(TaskRow.init)
+        try taskRows(
+            db.rows(
+                "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id", [node.raw]
+            ))
     }
 
     /// Ids of every task of a node that still has a row: their logs are kept.
@@ -138,5 +142,16 @@ public struct StateView {
             if let at = row.optionalTime("released_at") { released[address] = at } else { used.insert(address) }
         }
         return (used, released)
+    }
+
+    /// Replicas share their spec: it is decoded once per list, not once per task.
+    private func taskRows(_ rows: [Row]) throws -> [TaskRow] {
+        var specs: [String: ServiceSpec] = [:]
+        return try rows.map { row in
+            let text = row.text("spec")
+            let spec = try specs[text] ?? decodeSpec(text)
+            specs[text] = spec
+            return try TaskRow(row: row, spec: spec)
+        }
     }
 }

@@ -204,7 +204,9 @@ extension TaskRow {
             ON g.namespace = t.namespace AND g.app = t.app AND g.service = t.service AND g.generation = t.generation
         """
 
-    init(row: Row) throws {
+    init(row: Row) throws { try self.init(row: row, spec: try decodeSpec(row.text("spec"))) }
+
+    init(row: Row, spec: ServiceSpec) throws {
         guard let state = TaskState(rawValue: row.text("state")), let goal = TaskGoal(rawValue: row.text("goal")),
             let address = IPv4Address(row.text("address"))
         else { throw CorruptRow("tasks", row.text("id")) }
@@ -219,7 +221,7 @@ extension TaskRow {
                 exitCode: row.optionalInteger("exit_code"), reason: row.reason,
                 startedAt: row.optionalTime("started_at")),
             createdAt: row.time("created_at"), endedAt: row.optionalTime("ended_at"), sequence: row.index("sequence"),
-            version: row.index("version"), spec: try decodeSpec(row.text("spec")))
+            version: row.index("version"), spec: spec)
     }
 }
 

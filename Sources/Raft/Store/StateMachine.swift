@@ -1,7 +1,7 @@
+internal import FoundationEssentials
 // SPDX-License-Identifier: Apache-2.0
 internal import GRDB
 internal import Model
-internal import FoundationEssentials
 
 /// The applied state: one SQLite file, changed only by committed commands, in log order.
 ///
@@ -174,7 +174,9 @@ public final class StateMachine: Sendable {
         guard let text = try String.fetchOne(statement, arguments: [request]) else { return nil }
         let remembered = try JSON.decode(Remembered.self, from: Data(text.utf8))
         if let problem = remembered.problem { return .refused(problem) }
-        if let rollout = remembered.rollout { return .done(.rollout(id: rollout, created: remembered.created ?? false)) }
+        if let rollout = remembered.rollout {
+            return .done(.rollout(id: rollout, created: remembered.created ?? false))
+        }
         if remembered.unchanged == true { return .done(.unchanged) }
         return .done(remembered.created == true ? .created : .changed)
     }

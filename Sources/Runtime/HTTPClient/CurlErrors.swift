@@ -22,7 +22,8 @@ enum CurlErrors {
                 .couldNotConnect, "cannot connect to \(place): \(text)",
                 hint: "check that it runs and that the address is right")
         case CURLE_OPERATION_TIMEDOUT:
-            return make(.timeout, "\(request.method) \(place): \(text)", hint: "try again; the other side is slow or away")
+            return make(
+                .timeout, "\(request.method) \(place): \(text)", hint: "try again; the other side is slow or away")
         case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CERTPROBLEM, CURLE_SSL_CACERT_BADFILE,
             CURLE_SSL_ISSUER_ERROR, CURLE_SSL_CIPHER, CURLE_SSL_ENGINE_INITFAILED, CURLE_SSL_CRL_BADFILE,
             CURLE_SSL_INVALIDCERTSTATUS:

@@ -26,7 +26,8 @@ final class UploadSource {
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             close(descriptor)
-            throw HTTPError(code: .badRequest, message: "\(path) is not a regular file", hint: "store it as a file first")
+            throw HTTPError(
+                code: .badRequest, message: "\(path) is not a regular file", hint: "store it as a file first")
         }
         count = Int64(status.st_size)
     }

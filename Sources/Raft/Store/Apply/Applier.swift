@@ -51,7 +51,9 @@ final class Applier {
     func putNode(_ node: NodeRow) throws -> Applied.Outcome {
         if let other = try db.row("SELECT id FROM nodes WHERE name = ? AND id != ?", [node.name, node.id.raw]) {
             return .refused(
-                Problem(.conflict, "node name `\(node.name)` is taken by node \(other.text("id"))", hint: "choose another --node-name"))
+                Problem(
+                    .conflict, "node name `\(node.name)` is taken by node \(other.text("id"))",
+                    hint: "choose another --node-name"))
         }
         let subnet = node.subnet.description
         if let other = try db.row("SELECT name FROM nodes WHERE subnet = ? AND id != ?", [subnet, node.id.raw]) {

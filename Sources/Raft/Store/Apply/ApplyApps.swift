@@ -42,7 +42,8 @@ extension Applier {
         if let existing, existing.deleting {
             return .refused(
                 Problem(
-                    .conflict, "app `\(key)` is being deleted", hint: "wait until `hivemind app ls` no longer shows it"))
+                    .conflict, "app `\(key)` is being deleted", hint: "wait until `hivemind app ls` no longer shows it")
+            )
         }
         if let problem = check(change.condition, version: existing?.version, what: "app `\(key)`") {
             return .refused(problem)
@@ -157,8 +158,11 @@ extension Applier {
     ) throws -> Problem? {
         var vip = previous?.vip
         if vip == nil {
-            guard let address = try takeVirtualAddress(owner: "service/\(key.namespace)/\(key.name)/\(spec.name)") else {
-                return Problem(.conflict, "no virtual address is free for service `\(spec.name)`", hint: "delete apps no longer needed")
+            guard let address = try takeVirtualAddress(owner: "service/\(key.namespace)/\(key.name)/\(spec.name)")
+            else {
+                return Problem(
+                    .conflict, "no virtual address is free for service `\(spec.name)`",
+                    hint: "delete apps no longer needed")
             }
             vip = address
         }
@@ -235,7 +239,8 @@ extension Applier {
                 for (place, port) in service.ports.enumerated() where port.hostPort == nil {
                     let chosen =
                         keepsChosen
-                        ? before.first { $0.containerPort == port.containerPort && $0.protocol == port.protocol }?.hostPort
+                        ? before.first { $0.containerPort == port.containerPort && $0.protocol == port.protocol }?
+                            .hostPort
                         : try freePort(port.protocol)
                     guard let chosen, try publish(chosen, port, service.name) else { continue }
                     services[index].ports[place].hostPort = chosen
@@ -410,7 +415,9 @@ extension Applier {
             WHERE namespace = ? AND app = ? AND state NOT IN ('stopped', 'failed')
             """, [key.namespace, key.name])?.integer("n")
         guard alive == 0 else { return .done(.unchanged) }
-        for row in try db.rows("SELECT id FROM tasks WHERE namespace = ? AND app = ? ORDER BY id", [key.namespace, key.name]) {
+        for row in try db.rows(
+            "SELECT id FROM tasks WHERE namespace = ? AND app = ? ORDER BY id", [key.namespace, key.name])
+        {
             touched.tasks.insert(TaskID(row.text("id")))
         }
         for service in try serviceRows(key) {

@@ -21,7 +21,8 @@ struct ContentStore: Sendable {
         var request = Containerd_Services_Content_V1_InfoRequest()
         request.digest = digest
         do { return try await client.unary.content.info(request).info } catch let error as RPCError
-        where error.code == .notFound {
+            where error.code == .notFound
+        {
             return nil
         } catch { throw RuntimeError.make(error, doing: "look for blob \(digest)") }
     }
@@ -171,7 +172,8 @@ struct ContentStore: Sendable {
             let digest = Digest.text(hash.finalize())
             guard offset == descriptor.size, digest == descriptor.digest else {
                 throw ImageError(
-                    .digestMismatch, "blob \(descriptor.digest) arrived with \(offset) of \(descriptor.size) bytes and "
+                    .digestMismatch,
+                    "blob \(descriptor.digest) arrived with \(offset) of \(descriptor.size) bytes and "
                         + "digest \(digest)", hint: "the image is damaged where it comes from; push or save it again")
             }
         }

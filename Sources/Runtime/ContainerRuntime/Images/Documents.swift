@@ -13,20 +13,26 @@ enum Documents {
         let manifest: Manifest
         do { manifest = try JSON.decode(Manifest.self, from: Data(bytes)) } catch {
             throw ImageError(
-                .imageInvalid, "the manifest of \(image) cannot be understood", hint: "build it again with a current tool")
+                .imageInvalid, "the manifest of \(image) cannot be understood",
+                hint: "build it again with a current tool")
         }
         guard manifest.layers.count <= ImageLimits.layersMax else {
-            throw ImageError(.imageInvalid, "\(image) has \(manifest.layers.count) layers; at most "
-                + "\(ImageLimits.layersMax) are accepted", hint: "squash the image")
+            throw ImageError(
+                .imageInvalid,
+                "\(image) has \(manifest.layers.count) layers; at most "
+                    + "\(ImageLimits.layersMax) are accepted", hint: "squash the image")
         }
         guard manifest.config.size <= ImageLimits.configBytesMax else {
-            throw ImageError(.imageInvalid, "the config of \(image) has \(manifest.config.size) bytes; at most "
-                + "\(ImageLimits.configBytesMax) are accepted")
+            throw ImageError(
+                .imageInvalid,
+                "the config of \(image) has \(manifest.config.size) bytes; at most "
+                    + "\(ImageLimits.configBytesMax) are accepted")
         }
         for blob in [manifest.config] + manifest.layers {
             guard Digest.isValid(blob.digest), (0...ImageLimits.layerBytesMax).contains(blob.size) else {
                 throw ImageError(
-                    .imageInvalid, "the manifest of \(image) has a blob with digest `\(blob.digest.prefix(80))` and "
+                    .imageInvalid,
+                    "the manifest of \(image) has a blob with digest `\(blob.digest.prefix(80))` and "
                         + "\(blob.size) bytes", hint: "only sha256 digests and sizes up to 64 GiB are accepted")
             }
             guard !MediaType.isForeign(blob.mediaType) else {
@@ -67,7 +73,8 @@ enum Documents {
             && (document.architecture ?? platform.architecture) == platform.architecture
         guard isRunnable else {
             throw ImageError(
-                .platformUnavailable, "\(image) is built for \(document.os ?? "?")/\(document.architecture ?? "?"); this "
+                .platformUnavailable,
+                "\(image) is built for \(document.os ?? "?")/\(document.architecture ?? "?"); this "
                     + "node runs \(platform)", hint: "push an image for \(platform)")
         }
         return Config(config: config, diffIDs: diffIDs)

@@ -76,7 +76,8 @@ struct ImageArchive: Sendable {
             depth += 1
             guard depth <= 3, let chosen = platform.choose(from: index.manifests) else {
                 throw ImageError(
-                    .platformUnavailable, "archive has no image for \(platform); it has "
+                    .platformUnavailable,
+                    "archive has no image for \(platform); it has "
                         + Platform.names(of: index.manifests).joined(separator: ", "),
                     hint: "save the image for \(platform)")
             }
@@ -105,7 +106,8 @@ struct ImageArchive: Sendable {
         let entry = try tar.file("blobs/sha256/\(descriptor.digest.dropFirst(7))")
         guard entry.size == descriptor.size else {
             throw ImageError(
-                .digestMismatch, "blob \(descriptor.digest) of the archive has \(entry.size) bytes instead of "
+                .digestMismatch,
+                "blob \(descriptor.digest) of the archive has \(entry.size) bytes instead of "
                     + "\(descriptor.size)", hint: "the archive is damaged: save it again")
         }
         return Blob(descriptor: descriptor, source: .entry(entry))

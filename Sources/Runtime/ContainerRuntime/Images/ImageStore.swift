@@ -58,7 +58,8 @@ public final class ImageStore: Sendable {
             let digest = try await withDeadline(
                 resolveDeadline,
                 ImageError(
-                    .registryUnreachable, "registry \(reference.registry) did not say within \(resolveDeadline) what \(name) is",
+                    .registryUnreachable,
+                    "registry \(reference.registry) did not say within \(resolveDeadline) what \(name) is",
                     hint: "check the network, or import the image from an archive", isTransient: true)
             ) { try await registry.digest(of: reference) }
             return ResolvedImage(reference: name, digest: digest, isLocal: false)
@@ -138,13 +139,16 @@ public final class ImageStore: Sendable {
             $0.name != reference.description && $0.digest == stored.target.digest
                 && Self.repository($0.name) == reference.name
         }
-        if others.isEmpty, twin != reference.description, try await image(named: twin) != nil { names.insert(twin, at: 0) }
+        if others.isEmpty, twin != reference.description, try await image(named: twin) != nil {
+            names.insert(twin, at: 0)
+        }
         for (index, name) in names.enumerated() {
             var request = Containerd_Services_Images_V1_DeleteImageRequest()
             request.name = name
             request.sync = index == names.count - 1
             do { _ = try await client.unary.images.delete(request) } catch let error as RPCError
-            where error.code == .notFound {
+                where error.code == .notFound
+            {
                 continue
             } catch { throw RuntimeError.make(error, doing: "remove image \(name)") }
         }
@@ -169,7 +173,8 @@ public final class ImageStore: Sendable {
         for image in archive.images {
             guard let name = image.name ?? given else {
                 throw TarArchive.invalid(
-                    archive.tar.path, "does not name its image", hint: "give it one with --name, for example --name web:1")
+                    archive.tar.path, "does not name its image",
+                    hint: "give it one with --name, for example --name web:1")
             }
             names.append(try ImageReference(name))
         }
@@ -180,7 +185,8 @@ public final class ImageStore: Sendable {
         var request = Containerd_Services_Images_V1_GetImageRequest()
         request.name = name
         do { return try await client.unary.images.get(request).image } catch let error as RPCError
-        where error.code == .notFound {
+            where error.code == .notFound
+        {
             return nil
         } catch { throw RuntimeError.make(error, doing: "look for image \(name)") }
     }
@@ -197,7 +203,8 @@ public final class ImageStore: Sendable {
             var request = Containerd_Services_Images_V1_CreateImageRequest()
             request.image = image
             do { _ = try await client.unary.images.create(request) } catch let error as RPCError
-            where error.code == .alreadyExists {
+                where error.code == .alreadyExists
+            {
                 var update = Containerd_Services_Images_V1_UpdateImageRequest()
                 update.image = image
                 let call = update
@@ -231,7 +238,9 @@ public final class ImageStore: Sendable {
             ImageError(
                 .imageNotFound, "image \(image) (\(digest)) is not stored on this node", hint: "pull it first")
         }
-        guard var bytes = try await content.read(digest, bytesMax: ImageLimits.manifestBytesMax) else { throw missing() }
+        guard var bytes = try await content.read(digest, bytesMax: ImageLimits.manifestBytesMax) else {
+            throw missing()
+        }
         var size = Int64(bytes.count)
         for _ in 0..<3 {
             guard let index = try? JSON.decode(ManifestIndex.self, from: Data(bytes)) else { break }

@@ -1,9 +1,9 @@
+internal import ContainerdAPI
 // SPDX-License-Identifier: Apache-2.0
 internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
-internal import ContainerdAPI
 internal import FoundationEssentials
-internal import Glibc
 internal import GRPCCore
+internal import Glibc
 internal import Model
 
 /// How an image gets into containerd: blobs with the labels that keep them, snapshots, then the name, all under a
@@ -63,7 +63,8 @@ extension ImageStore {
         guard let chosen = platform.choose(from: index.manifests), Digest.isValid(chosen.digest) else {
             let names = Platform.names(of: index.manifests)
             throw ImageError(
-                .platformUnavailable, "\(name) has no image for \(platform); it has "
+                .platformUnavailable,
+                "\(name) has no image for \(platform); it has "
                     + (names.isEmpty ? "none with a platform" : names.joined(separator: ", ")),
                 hint: "push an image for \(platform)")
         }
@@ -193,7 +194,9 @@ extension ImageStore {
         request.id = "hivemind-\(UInt64.random(in: 0 ... .max))"
         request.labels = ["containerd.io/gc.expire": expiry.description]
         let call = request
-        let lease = try await explaining("lease space for an image") { try await client.unary.leases.create(call).lease.id }
+        let lease = try await explaining("lease space for an image") {
+            try await client.unary.leases.create(call).lease.id
+        }
         var delete = Containerd_Services_Leases_V1_DeleteRequest()
         delete.id = lease
         do {

@@ -37,7 +37,8 @@ final class TarArchive: Sendable {
         self.path = path
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
-            throw Self.invalid(path, "cannot be read: \(String(cString: strerror(errno)))", hint: "check path and rights")
+            throw Self.invalid(
+                path, "cannot be read: \(String(cString: strerror(errno)))", hint: "check path and rights")
         }
         self.descriptor = descriptor
         do throws(ImageError) { entries = try Self.readHeaders(descriptor, path) } catch {
@@ -135,7 +136,9 @@ final class TarArchive: Sendable {
                 if !isPlain, [UInt8(ascii: "1"), UInt8(ascii: "2"), UInt8(ascii: "5")].contains(type) { size = 0 }
                 guard size <= end - content else { throw invalid(path, "is cut off at byte \(end)") }
                 let raw = longName ?? ustarName(header)
-                guard raw.utf8.count <= nameBytesMax else { throw invalid(path, "has a name of \(raw.utf8.count) bytes") }
+                guard raw.utf8.count <= nameBytesMax else {
+                    throw invalid(path, "has a name of \(raw.utf8.count) bytes")
+                }
                 let isDirectory = type == UInt8(ascii: "5") || raw.hasSuffix("/")
                 let name = try normalise(raw, path)
                 let target = longLink ?? text(header[157..<257])

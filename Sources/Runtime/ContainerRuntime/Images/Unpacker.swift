@@ -56,7 +56,8 @@ struct Unpacker: Sendable {
             let applied = try await client.unary.diff.apply(request, options: options).applied
             guard applied.digest == diffID else {
                 throw ImageError(
-                    .digestMismatch, "layer \(layer.digest) of \(image) unpacks to \(applied.digest) instead of \(diffID)",
+                    .digestMismatch,
+                    "layer \(layer.digest) of \(image) unpacks to \(applied.digest) instead of \(diffID)",
                     hint: "the image is damaged; build and push it again")
             }
             var commit = Containerd_Services_Snapshots_V1_CommitSnapshotRequest()
@@ -64,7 +65,8 @@ struct Unpacker: Sendable {
             commit.name = chain
             commit.key = key
             do { _ = try await client.unary.snapshots.commit(commit) } catch let error as RPCError
-            where error.code == .alreadyExists {
+                where error.code == .alreadyExists
+            {
                 // Another image with the same layer was faster.
                 await remove(key)
             }

@@ -47,7 +47,8 @@ final class RegistryClient: Sendable {
         let promised = Digest.isValid(key) ? key : response.headers["Docker-Content-Digest"] ?? digest
         guard digest == promised else {
             throw ImageError(
-                .digestMismatch, "registry \(reference.registry) sent a manifest of \(reference) with digest \(digest) "
+                .digestMismatch,
+                "registry \(reference.registry) sent a manifest of \(reference) with digest \(digest) "
                     + "instead of \(promised)",
                 hint: "the registry or something between is broken; do not trust this image")
         }
@@ -58,10 +59,12 @@ final class RegistryClient: Sendable {
     }
 
     /// A small blob as a whole.
-    func blob(_ descriptor: Descriptor, of reference: ImageReference, bytesMax: Int) async throws(ImageError) -> [UInt8] {
+    func blob(_ descriptor: Descriptor, of reference: ImageReference, bytesMax: Int) async throws(ImageError) -> [UInt8]
+    {
         guard descriptor.size >= 0, descriptor.size <= bytesMax else {
             throw ImageError(
-                .imageInvalid, "blob \(descriptor.digest) of \(reference) says it has \(descriptor.size) bytes; "
+                .imageInvalid,
+                "blob \(descriptor.digest) of \(reference) says it has \(descriptor.size) bytes; "
                     + "at most \(bytesMax) are accepted")
         }
         let collected = Mutex<[UInt8]>([])
@@ -114,7 +117,8 @@ final class RegistryClient: Sendable {
         let digest = Digest.text(hash.finalize())
         guard digest == descriptor.digest else {
             throw ImageError(
-                .digestMismatch, "registry \(reference.registry) sent a blob of \(reference) with digest \(digest) instead of "
+                .digestMismatch,
+                "registry \(reference.registry) sent a blob of \(reference) with digest \(digest) instead of "
                     + descriptor.digest,
                 hint: "the image or the registry is damaged; push the image again")
         }
@@ -122,7 +126,8 @@ final class RegistryClient: Sendable {
 
     private func wrongSize(_ got: Int64, _ descriptor: Descriptor, _ reference: ImageReference) -> ImageError {
         ImageError(
-            .digestMismatch, "registry \(reference.registry) sent \(got) bytes or more for blob \(descriptor.digest) of "
+            .digestMismatch,
+            "registry \(reference.registry) sent \(got) bytes or more for blob \(descriptor.digest) of "
                 + "\(reference); the manifest says \(descriptor.size)",
             hint: "the image or the registry is damaged; push the image again")
     }
