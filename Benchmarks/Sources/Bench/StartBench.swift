@@ -9,7 +9,7 @@ struct StartBench {
 
     func run() throws {
         let gate = try Gate("\(node.directory)/gate")
-        let ctr = ["ctr", "--address", node.containerdSocket, "--namespace", "bench"]
+        let ctr = ["ctr", "--address", node.containerdSocket, "--namespace", "hivemind-bench"]
         try Program.run(ctr + ["images", "import", "\(node.directory)/image.tar"])
         let names = try Program.run(ctr + ["images", "ls", "-q"]).output.split(separator: "\n")
         guard let image = names.first.map(String.init) else { throw BenchError("ctr imported nothing") }
