@@ -26,11 +26,11 @@ debug: ## Build everything for debugging, tests included
 
 test: ## Run every test (as root; what cannot run is named with its reason)
 	@scripts/setup test
-	@scripts/test unit rooms integration
+	@scripts/test unit simulate rooms integration
 
 unit: ## Run the tests that need neither root nor containerd
 	@scripts/setup build
-	@scripts/test unit
+	@scripts/test unit simulate
 
 simulate: ## Run the simulated clusters (SEED=n replays one, ROUNDS=n runs more)
 	@scripts/setup build

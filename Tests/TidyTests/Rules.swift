@@ -68,7 +68,10 @@ enum Rules {
     static let rooms: [(prefix: String, modules: Set<String>)] = [
         ("Sources/Model/", ["FoundationEssentials"]),
         ("Sources/Raft/Consensus/", []),
-        ("Sources/Raft/Store/", ["Model", "Raft", "GRDB", "FoundationEssentials", "Glibc", "Synchronization"]),
+        (
+            "Sources/Raft/Store/",
+            ["Model", "Raft", "GRDB", "GRDBSQLite", "FoundationEssentials", "Glibc", "Synchronization"]
+        ),
         ("Sources/Daemon/Orchestrator/", ["Model", "Raft", "Store", "FoundationEssentials"]),
         ("Sources/Runtime/HTTPClient/", ["CCurl", "FoundationEssentials", "Glibc", "Synchronization"]),
         (

@@ -1,5 +1,5 @@
-internal import ContainerdAPI
 // SPDX-License-Identifier: Apache-2.0
+internal import ContainerdAPI
 internal import CoreFoundation  // Either this or Glibc owns C structs, by the order files are compiled in.
 internal import FoundationEssentials
 internal import GRPCCore
