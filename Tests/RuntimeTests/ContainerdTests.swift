@@ -89,7 +89,7 @@ struct ContainerdTests {
                 "inside", ["/bin/sh", "-c", script],
                 change: { service in
                     service.user = "web"
-                    service.workingDirectory = "/work/made"
+                    service.workingDirectory = "/srv/made"
                     service.environment = ["OWN": "a b"]
                     service.readOnlyRoot = true
                     service.resources = Resources(cpuMillis: 500, memoryBytes: 64 << 20, pidsMax: 50)
@@ -99,7 +99,7 @@ struct ContainerdTests {
                 ])
             let text = try await fixture.output(of: spec)
             for part in [
-                "1000\n1000\n1000 2000\n/work/made\nyes a b web-1\nweb-1\nnameserver 169.254.20.10\n",
+                "1000\n1000\n1000 2000\n/srv/made\nyes a b web-1\nweb-1\nnameserver 169.254.20.10\n",
                 "10.1.2.3\tweb-1",
                 "first\ndeep\nfirst\n1000 750\n", "Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000",
                 "readonly\n",
