@@ -79,7 +79,8 @@ final class CoreOwner: @unchecked Sendable {
         configuration.entryBytesMax = 8 << 20
         let raft = RaftNode(
             configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
-            appliedIndex: meta.appliedIndex, membership: Membership(voters: [1]))
+            termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
+            configurations: [ConfigurationPoint(index: 0, membership: Membership(voters: [1]))])
         core = NodeCore(node: node, state: state, raft: raft, seed: seed, logTime: meta.logTime)
         self.state = state
         self.log = log
@@ -91,7 +92,7 @@ final class CoreOwner: @unchecked Sendable {
 
     private func logReported(_ report: LogWriter.Report) {
         switch report {
-        case .persisted(let receipt):
+        case .persisted(let receipt, _):
             let wasFull = shared.withLock { status in
                 defer { status.condition = nil }
                 return status.condition != nil

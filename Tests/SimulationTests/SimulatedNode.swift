@@ -83,9 +83,12 @@ final class SimulatedNode {
         }
         let applied = try state.read { try $0.meta() }
         let last = entries.last.map(\.position) ?? .origin
+        var starts: [LogPosition] = []
+        for entry in entries where entry.term != starts.last?.term { starts.append(entry.position) }
         let raft = RaftNode(
             configuration: .init(id: 1), hardState: hard, log: LogExtent(base: .origin, last: last),
-            appliedIndex: applied.appliedIndex, membership: Membership(voters: [1]))
+            termStarts: starts, appliedIndex: applied.appliedIndex,
+            configurations: [ConfigurationPoint(index: 0, membership: Membership(voters: [1]))])
         core = NodeCore(node: node, state: state, raft: raft, seed: random.next(), logTime: applied.logTime)
         try feed(.tick)
     }

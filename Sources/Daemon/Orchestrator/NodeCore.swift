@@ -326,7 +326,7 @@ public struct NodeCore {
 
     private static func problem(_ refusal: Refusal) -> Problem {
         switch refusal {
-        case .notLeader:
+        case .notLeader, .transferring, .membership:
             Problem(.noLeader, "no leader can take the change now", hint: "try again in a moment")
         case .busyBytes(let limit):
             Problem(.busy, "more than \(limit >> 20) MiB of changes wait to be applied", hint: "try again in a moment")

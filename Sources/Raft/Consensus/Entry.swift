@@ -75,12 +75,3 @@ public struct LogExtent: Hashable, Sendable {
 
     public var firstIndex: UInt64 { base.index + 1 }
 }
-
-/// Who votes. Sorted, so that equal memberships are equal values.
-public struct Membership: Hashable, Sendable {
-    public let voters: [MemberID]
-
-    public init(voters: [MemberID]) {
-        self.voters = voters.sorted()
-    }
-}

@@ -18,6 +18,10 @@ public final class LogFile {
     public struct Recovered: Hashable, Sendable {
         public var hardState: HardState
         public var extent: LogExtent
+        /// The first entry of each term in the log, ascending.
+        public var termStarts: [LogPosition]
+        /// Memberships in the log, ascending.
+        public var configurations: [ConfigurationPoint]
         /// A record that was being written when the machine stopped, never acknowledged, was cut off.
         public var cutTornTail: Bool
     }
@@ -59,6 +63,8 @@ public final class LogFile {
         recovered = Recovered(
             hardState: found.map.hardState,
             extent: found.map.extent,
+            termStarts: found.map.termStarts,
+            configurations: found.map.configurations,
             cutTornTail: found.cutTornTail
         )
     }
@@ -77,7 +83,7 @@ public final class LogFile {
     public func append(_ write: Write) throws(LogError) {
         try checkAlive()
         try sync()
-        guard write.hardState != nil || write.truncateFrom != nil || !write.entries.isEmpty else { return }
+        guard write.changesLog else { return }
         let batch = Batch(
             hardState: write.hardState,
             truncation: try write.truncateFrom.map { from throws(LogError) in

@@ -25,6 +25,8 @@ struct LogMap {
     private(set) var runs: [Run] = []
     /// Where each term begins, ascending; the first element covers `base`.
     private var terms: [LogPosition]
+    /// Memberships among the live entries, ascending.
+    private(set) var configurations: [ConfigurationPoint] = []
 
     init(base: LogPosition, hardState: HardState) {
         self.base = base
@@ -33,6 +35,7 @@ struct LogMap {
         self.terms = [base]
     }
 
+    var termStarts: [LogPosition] { Array(terms.dropFirst()) }
     var extent: LogExtent { LogExtent(base: base, last: last) }
 
     /// Term at `base.index ... last.index`; nil outside.
@@ -52,6 +55,10 @@ struct LogMap {
         for entry in batch.entries where entry.term != term {
             term = entry.term
             terms.append(entry.position)
+        }
+        for entry in batch.entries where entry.kind == .configuration {
+            guard let membership = Membership(decoding: entry.payload) else { continue }
+            configurations.append(ConfigurationPoint(index: entry.index, membership: membership))
         }
         last = end.position
         let current = runs.count - 1
@@ -93,6 +100,7 @@ struct LogMap {
             terms = [base]
         }
         terms.removeAll { $0.index > keep }
+        configurations.removeAll { $0.index > keep }
         runs.removeAll { $0.first > keep }
         if let run = runs.last {
             runs[runs.count - 1].last = min(run.last, keep)
@@ -111,5 +119,6 @@ struct LogMap {
         let newBase = (runs.first?.first ?? last.index + 1) - 1
         base = LogPosition(index: newBase, term: term(at: newBase) ?? last.term)
         while terms.count > 1, terms[1].index <= newBase { terms.removeFirst() }
+        configurations.removeAll { $0.index <= newBase }
     }
 }

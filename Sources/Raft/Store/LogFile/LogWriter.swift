@@ -8,8 +8,8 @@ public import Raft
 /// not block it.
 public final class LogWriter: Sendable {
     public enum Report: Sendable {
-        /// Durable: this and everything submitted before it.
-        case persisted(Receipt)
+        /// Durable: this and everything submitted before it. The messages waited for that and may leave now.
+        case persisted(Receipt, unlocked: [Message])
         /// The disk is full. The writes wait and are tried again every second; `persisted` follows when one succeeds.
         case noSpace(LogError)
         /// Final, reported once: nothing more becomes durable. What was submitted and not persisted may or may not be on
@@ -81,7 +81,8 @@ public final class LogWriter: Sendable {
     private func pieces(_ write: Write) throws(LogError) -> [Write] {
         guard LogFile.payloadBytes(of: write) > batchBytesMax else { return [write] }
         var pieces: [Write] = []
-        var piece = Write(hardState: write.hardState, truncateFrom: write.truncateFrom)
+        var piece = Write(
+            sequence: max(1, write.sequence) - 1, hardState: write.hardState, truncateFrom: write.truncateFrom)
         for entry in write.entries {
             piece.entries.append(entry)
             guard LogFile.payloadBytes(of: piece) > batchBytesMax else { continue }
@@ -90,8 +91,10 @@ public final class LogWriter: Sendable {
                 throw LogError(.tooLarge, "entry \(entry.position) of \(entry.payload.count) bytes fits no record")
             }
             pieces.append(piece)
-            piece = Write(entries: [entry])
+            piece = Write(sequence: max(1, write.sequence) - 1, entries: [entry])
         }
+        piece.sequence = write.sequence
+        piece.unlocks = write.unlocks
         pieces.append(piece)
         return pieces
     }
@@ -129,6 +132,8 @@ private final class LogWorker: @unchecked Sendable {
                     if let state = write.hardState { batch.hardState = state }
                     batch.truncateFrom = batch.truncateFrom ?? write.truncateFrom
                     batch.entries += write.entries
+                    batch.sequence = write.sequence
+                    batch.unlocks += write.unlocks
                     bytes += size
                 case .read(let range, let bytesMax, let completion):
                     flush(&batch, &bytes)
@@ -153,7 +158,7 @@ private final class LogWorker: @unchecked Sendable {
             do {
                 try log.append(batch)
                 try log.sync()
-                report(.persisted(batch.receipt))
+                report(.persisted(batch.receipt, unlocked: batch.unlocks))
                 return
             } catch {
                 guard error.code == .noSpace else { return fail(error) }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Raft
+
 /// One record of a segment: 40 bytes of header, the payload, zeroes up to a multiple of eight.
 ///
 /// All fields little-endian: magic u32, payload bytes u32, kind u8, version u8, zero u16, previous sum u32, term u64,
