@@ -2,6 +2,7 @@
 internal import FoundationEssentials
 internal import Glibc
 internal import Model
+internal import Raft
 
 /// Who this node is, and the lock that keeps a second daemon off its data.
 ///
@@ -10,12 +11,17 @@ final class NodeIdentity: Sendable {
     let id: NodeID
     let name: String
     let clusterID: String
+    let member: MemberID
+    /// Made with the data directory: tells this member from one that came back under its id with an empty disk.
+    let incarnation: UInt64
     private let lock: Int32
 
     private struct File: Codable {
         var id: NodeID
         var name: String
         var clusterId: String
+        var memberId: MemberID
+        var incarnation: UInt64
     }
 
     /// Takes the lock and reads or makes the identity.
@@ -43,6 +49,8 @@ final class NodeIdentity: Sendable {
                 id = file.id
                 name = file.name
                 clusterID = file.clusterId
+                member = file.memberId
+                incarnation = file.incarnation
             } catch {
                 throw DaemonError("`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
             }
@@ -51,11 +59,13 @@ final class NodeIdentity: Sendable {
         var generator = SystemRandomNumberGenerator()
         id = NodeID(IdentifierMaker.make(using: &generator))
         clusterID = IdentifierMaker.make(using: &generator)
+        member = 1
+        incarnation = generator.next()
         var buffer = [CChar](repeating: 0, count: 256)
         gethostname(&buffer, 255)
         let host = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         name = Self.label(wanted ?? host)
-        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID), pretty: true)
+        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID, memberId: member, incarnation: incarnation), pretty: true)
         try DurableFile.write(data, to: path)
     }
 

@@ -37,7 +37,8 @@ public enum DaemonMain {
             state = try StateMachine(path: configuration.dataDirectory + "/state.sqlite")
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
-                node: identity.id, state: state, logDirectory: configuration.dataDirectory + "/log",
+                node: identity.id, member: identity.member, state: state,
+                logDirectory: configuration.dataDirectory + "/log",
                 seed: generator.next(), log: log)
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }
@@ -68,15 +69,14 @@ public enum DaemonMain {
 
         let publisher = Publisher(
             networking: rooms.effects.networking, names: rooms.effects.names, log: log,
-            done: { core.send(.programmed($0)) })
-        let agent = Agent(effects: rooms.effects, log: log, report: { core.send(.observed($0)) })
+            done: { core.programmed($0) })
+        let agent = Agent(effects: rooms.effects, log: log, report: { core.observed($0) })
         let failure = Failure()
-        core.connect(
+        core.start(
             CoreOwner.Sinks(
                 perform: { agent.perform($0) },
                 publish: { publisher.publish(Publisher.Tables(names: $0, balancing: $1)) },
                 fail: { failure.report($0) }))
-        core.start()
         let backend = NodeBackend(
             state: state, core: core, effects: rooms.effects, publisher: publisher, identity: identity, log: log)
         let api = APIServer(
@@ -90,7 +90,7 @@ public enum DaemonMain {
         var group = ServiceGroupConfiguration(
             services: [
                 .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-                .init(service: api),
+                .init(service: CoreService(core: core)), .init(service: api),
             ],
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))
         group.maximumGracefulShutdownDuration = .seconds(10)
@@ -203,6 +203,22 @@ private final class Failure: Service {
 
     func run() async throws {
         for await error in errors.cancelOnGracefulShutdown() { throw error }
+    }
+}
+
+/// What the core needs done outside of its threads, from the start of the node to its end.
+private struct CoreService: Service {
+    let core: CoreOwner
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await withTaskGroup(of: Void.self) { group in
+                group.addTask { await core.becomeCurrent() }
+                group.addTask { await core.forwardOwn() }
+            }
+        }
+        // Clients of the others go on at once, instead of after an election.
+        if core.status.isLeader { _ = await core.handOver() }
     }
 }
 

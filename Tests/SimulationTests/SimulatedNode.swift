@@ -24,6 +24,7 @@ final class SimulatedNode {
 
     private enum Pending {
         case event(NodeCore.Event)
+        case consensus(Input)
         case containerExit(ContainerID, Int)
     }
 
@@ -31,6 +32,9 @@ final class SimulatedNode {
     private(set) var now = Timestamp(milliseconds: 1_700_000_000_000)
     private(set) var random: SplitMix64
     private(set) var core: NodeCore?
+    private(set) var raft: RaftNode?
+    /// Proposals from outside that have a place in the log, by index.
+    private var placed: [UInt64: Accepted] = [:]
     private(set) var state: StateMachine
     private var queue: [(at: Timestamp, order: UInt64, item: Pending)] = []
     private var order: UInt64 = 0
@@ -62,7 +66,7 @@ final class SimulatedNode {
         random = SplitMix64(seed: seed)
         state = try StateMachine(path: nil)
         try boot()
-        _ = try run(milliseconds: 1000) { self.core?.isLeader == true }
+        _ = try run(milliseconds: 1000) { self.raft?.isReady == true }
         _ = try perform(.initializeCluster(InitializeCluster(clusterID: "sim", ranges: .standard)))
         guard let subnet = IPv4Subnet("10.210.0.0/24") else { preconditionFailure("subnet") }
         _ = try perform(
@@ -85,12 +89,13 @@ final class SimulatedNode {
         let last = entries.last.map(\.position) ?? .origin
         var starts: [LogPosition] = []
         for entry in entries where entry.term != starts.last?.term { starts.append(entry.position) }
-        let raft = RaftNode(
+        raft = RaftNode(
             configuration: .init(id: 1), hardState: hard, log: LogExtent(base: .origin, last: last),
             termStarts: starts, appliedIndex: applied.appliedIndex,
             configurations: [ConfigurationPoint(index: 0, membership: Membership(voters: [1]))])
-        core = NodeCore(node: node, state: state, raft: raft, seed: random.next(), logTime: applied.logTime)
-        try feed(.tick)
+        core = NodeCore(node: node, state: state, seed: random.next(), meta: applied)
+        placed = [:]
+        try feed(Input.tick)
     }
 
     /// kill -9: memory and everything under way are gone; containers, attachments and synced writes stay.
@@ -110,7 +115,8 @@ final class SimulatedNode {
     func propose(_ change: Change, request: String? = nil) throws -> UInt64 {
         let token = nextToken
         nextToken += 1
-        try feed(.propose(NodeCore.Proposition(token: token, request: request, change: change)))
+        let payload = try Command(request: request, at: now, change: change).encoded()
+        try feed(.propose([Proposal(token: token, payload: payload)]))
         return token
     }
 
@@ -138,11 +144,12 @@ final class SimulatedNode {
                 let item = queue.removeFirst().item
                 switch item {
                 case .event(let event): try feed(event)
+                case .consensus(let input): try feed(input)
                 case .containerExit(let id, let code): try exit(id, code: code)
                 }
             } else {
                 if wake <= now { now = now + 1 }
-                try feed(.tick)
+                try feed(NodeCore.Event.tick)
             }
         }
     }
@@ -163,11 +170,42 @@ final class SimulatedNode {
         queue.insert((at, order, item), at: index)
     }
 
-    private func feed(_ event: NodeCore.Event) throws {
-        if case .persisted = event {
+    private func feed(_ input: Input) throws {
+        if case .persisted = input {
             durable += unsynced
             unsynced = []
         }
+        guard let output = raft?.step(input) else { return }
+        if let write = output.write {
+            unsynced.append(write)
+            schedule(.consensus(.persisted(write.receipt)), after: 1...4)
+        }
+        for accepted in output.accepted {
+            if accepted.token >= NodeCore.ownTokens {
+                try feed(.accepted(accepted))
+            } else {
+                placed[accepted.position.index] = accepted
+            }
+        }
+        for refused in output.refused {
+            if refused.token >= NodeCore.ownTokens {
+                try feed(.refused(refused))
+            } else {
+                replies[refused.token] = .failure(Problem(.noLeader, "\(refused.reason)"))
+            }
+        }
+        if let change = output.roleChange {
+            try feed(
+                .leadership(NodeCore.Leadership(isReady: change.isReady, hasLeader: change.leader != nil)))
+        }
+        if let committed = output.committed {
+            let earlier = durable.flatMap(\.entries).filter { committed.fromLog.contains($0.index) }
+            try feed(.committed(earlier + committed.entries))
+        }
+        if output.roleChange?.isReady == true, let index = raft?.commitIndex { try feed(.current(at: index)) }
+    }
+
+    private func feed(_ event: NodeCore.Event) throws {
         guard let effects = try core?.step(event, now: now) else { return }
         for effect in effects { try carryOut(effect) }
     }
@@ -176,20 +214,21 @@ final class SimulatedNode {
 
     private func carryOut(_ effect: NodeCore.Effect) throws {
         switch effect {
-        case .write(let write):
-            unsynced.append(write)
-            schedule(.event(.persisted(write.receipt)), after: 1...4)
-        case .load(let range):
-            let entries = durable.flatMap(\.entries).filter { range.contains($0.index) }
-            schedule(.event(.loaded(entries)), after: 0...1)
-        case .reply(let token, let result): replies[token] = result
+        case .propose(let proposals): schedule(.consensus(.propose(proposals)), after: 0...1)
+        case .applied(let entries):
+            for entry in entries {
+                guard let accepted = placed.removeValue(forKey: entry.position.index), let outcome = entry.outcome
+                else { continue }
+                replies[accepted.token] = .success(Applied(index: entry.position.index, outcome: outcome))
+            }
+            if let last = entries.last { try feed(Input.applied(last.position.index)) }
         case .perform(let action): perform(action)
         case .publish(let names, let balancing):
             self.names = names
             self.balancing = balancing
             programmed = balancing
             schedule(.event(.programmed(balancing.index)), after: 0...10)
-        case .placement, .roleChanged, .caughtUp, .checkpoint: break
+        case .placement, .caughtUp, .checkpoint: break
         case .halt(let message): throw Halted(message: message)
         }
     }

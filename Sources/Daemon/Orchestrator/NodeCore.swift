@@ -3,65 +3,86 @@ public import Model
 public import Raft
 public import Store
 
-/// The whole of one node's thinking: log, state, placement, rollouts, reconciliation, tables.
+/// What one node makes of what was agreed: state, placement, rollouts, reconciliation, tables.
 ///
-/// Events go in with the time, effects come out; nothing in here waits, sleeps or asks. One owner feeds it, so that a
-/// cluster of these can be run from one seed.
+/// Consensus (`RaftNode`) decides what happens in which order; this decides what follows from it. Events go in with the
+/// time, effects come out; nothing in here waits, sleeps or asks. One owner feeds it, so that a cluster of these can be
+/// run from one seed.
 public struct NodeCore {
     public enum Event: Sendable {
         case tick
-        case propose(Proposition)
-        case persisted(Receipt)
-        /// Entries asked for by `Effect.load`, in order.
-        case loaded([Entry])
+        case leadership(Leadership)
+        /// Committed entries, in order, each once; the first follows the applied index.
+        case committed([Entry])
+        /// The state was replaced by a snapshot's; committed entries go on after it.
+        case stateReplaced
+        /// The state is current at this index: once it is applied, the node may act on what it says.
+        case current(at: UInt64)
+        /// One of `Effect.propose` has a place in the log.
+        case accepted(Accepted)
+        /// One of `Effect.propose` has none, or lost it.
+        case refused(Refused)
         case observed(Observation)
         /// Names and rules follow the state at this index.
         case programmed(UInt64)
     }
 
-    /// A change somebody waits for.
-    public struct Proposition: Sendable {
-        /// Comes back with the reply; not zero.
-        public var token: UInt64
-        public var request: String?
-        public var change: Change
+    /// Who decides now, as far as this node knows.
+    public struct Leadership: Hashable, Sendable {
+        /// This node leads and knows everything that was acknowledged: it places and rolls out.
+        public var isReady: Bool
+        /// Somebody leads: proposals have a chance.
+        public var hasLeader: Bool
 
-        public init(token: UInt64, request: String? = nil, change: Change) {
-            self.token = token
-            self.request = request
-            self.change = change
+        public init(isReady: Bool, hasLeader: Bool) {
+            self.isReady = isReady
+            self.hasLeader = hasLeader
         }
     }
 
     public enum Effect: Sendable {
-        case write(Write)
-        case load(Range<UInt64>)
-        case reply(token: UInt64, Result<Applied, Problem>)
+        case propose([Proposal])
+        /// Entries the state now holds, in order.
+        case applied([AppliedEntry])
         case perform(Action)
         case publish(NameTable, BalancingTable)
         /// Why tasks of an app cannot be placed now; nil when they can again.
         case placement(ObjectKey, Reason?)
-        case roleChanged(RoleChange)
-        /// The state has followed everything the log held at start: the node may act.
+        /// The state is current: the node acts from here on.
         case caughtUp(index: UInt64)
         /// Enough was applied that the log may be cut.
         case checkpoint(applied: UInt64)
-        /// The node must stop: it can no longer follow the log.
+        /// The node must stop applying: it can no longer follow the log.
         case halt(String)
+    }
+
+    /// What became of one entry. Whoever waits for an index compares the term: another's entry may stand there.
+    public struct AppliedEntry: Sendable {
+        public var position: LogPosition
+        /// Nil for entries without a command.
+        public var outcome: Applied.Outcome?
+
+        public init(position: LogPosition, outcome: Applied.Outcome?) {
+            self.position = position
+            self.outcome = outcome
+        }
     }
 
     private let node: NodeID
     private let state: StateMachine
-    private var raft: RaftNode
     private var random: SplitMix64
+    private var leadership = Leadership(isReady: false, hasLeader: false)
+    private var currentAt: UInt64?
+    public private(set) var appliedIndex: UInt64
+    public private(set) var appliedTerm: UInt64
     private var reconciler = NodeReconciler()
 
     private var lastStamp: Timestamp
     /// Proposals of the core itself, by token. The owner's tokens are below 2^63.
     private var own: [UInt64: OwnProposal] = [:]
-    private var nextOwnToken: UInt64 = 1 << 63
-    /// Tokens of entries not yet applied, by index.
-    private var waiting: [UInt64: UInt64] = [:]
+    private var nextOwnToken = NodeCore.ownTokens
+    /// Own proposals in the log and not yet applied, by index.
+    private var waiting: [UInt64: Accepted] = [:]
 
     private enum OwnProposal: Hashable {
         /// The last change of a step for this app.
@@ -71,10 +92,8 @@ public struct NodeCore {
         case volume(ObjectKey)
     }
 
-    private var backlog: [Committed] = []
-    private var isLoading = false
     private var isCaughtUp = false
-    private var isHalted = false
+    public private(set) var isHalted = false
 
     private var dirtyApps: Set<ObjectKey> = []
     private var plannedApps: Set<ObjectKey> = []
@@ -97,18 +116,18 @@ public struct NodeCore {
     /// Applied entries between two requests to cut the log.
     public static let checkpointEntries: UInt64 = 10_000
 
-    public init(node: NodeID, state: StateMachine, raft: RaftNode, seed: UInt64, logTime: Timestamp) {
+    /// Tokens of the core's own proposals are from here on; everybody else's are below.
+    public static let ownTokens: UInt64 = 1 << 63
+
+    public init(node: NodeID, state: StateMachine, seed: UInt64, meta: MetaRow) {
         self.node = node
         self.state = state
-        self.raft = raft
         random = SplitMix64(seed: seed)
-        lastStamp = logTime
+        lastStamp = meta.logTime
+        appliedIndex = meta.appliedIndex
+        appliedTerm = meta.appliedTerm
     }
 
-    public var appliedIndex: UInt64 { raft.appliedIndex }
-    public var term: UInt64 { raft.term }
-    public var commitIndex: UInt64 { raft.commitIndex }
-    public var isLeader: Bool { raft.leader != nil }
     /// What runs on this node is known: its reconciler acts.
     public var isAdopted: Bool { reconciler.isAdopted }
 
@@ -121,23 +140,19 @@ public struct NodeCore {
 
     /// - Throws: what SQLite throws when the state cannot be written; the node must stop then.
     public mutating func step(_ event: Event, now: Timestamp) throws -> [Effect] {
-        guard !isHalted else {
-            if case .propose(let proposition) = event {
-                return [
-                    .reply(
-                        token: proposition.token,
-                        .failure(Problem(.internal, "this node has stopped applying changes", hint: "see its log")))
-                ]
-            }
-            return []
-        }
+        guard !isHalted else { return [] }
         var effects: [Effect] = []
         if let at = retryWake, at <= now { retryWake = nil }
         switch event {
-        case .tick: try feed(.tick, now: now, &effects)
-        case .propose(let proposition): try propose([proposition], now: now, &effects)
-        case .persisted(let receipt): try feed(.persisted(receipt), now: now, &effects)
-        case .loaded(let entries): try loaded(entries, now: now, &effects)
+        case .tick: break
+        case .leadership(let leadership): try changed(leadership)
+        case .committed(let entries): try apply(entries, now: now, &effects)
+        case .stateReplaced: try stateReplaced(now: now, &effects)
+        case .current(let index):
+            currentAt = max(currentAt ?? 0, index)
+            try catchUp(now: now, &effects)
+        case .accepted(let accepted): try self.accepted(accepted, now: now)
+        case .refused(let refused): ended(refused.token, nil, now: now)
         case .observed(let observation):
             perform(reconciler.observe(observation, now: now), &effects)
         case .programmed(let index): reconciler.programmed(index)
@@ -156,47 +171,37 @@ public struct NodeCore {
     // MARK: - Log
 
     private mutating func propose(_ propositions: [Proposition], now: Timestamp, _ effects: inout [Effect]) throws {
-        var proposals: [Proposal] = []
-        for proposition in propositions {
-            lastStamp = max(lastStamp, now)
-            let command = Command(request: proposition.request, at: lastStamp, change: proposition.change)
-            proposals.append(Proposal(token: proposition.token, payload: try command.encoded()))
-        }
-        try feed(.propose(proposals), now: now, &effects)
+        lastStamp = max(lastStamp, now)
+        effects.append(
+            .propose(
+                try propositions.map { proposition in
+                    Proposal(
+                        token: proposition.token,
+                        payload: try Command(at: lastStamp, change: proposition.change).encoded())
+                }))
     }
 
-    private mutating func feed(_ input: Input, now: Timestamp, _ effects: inout [Effect]) throws {
-        let output = raft.step(input)
-        if let change = output.roleChange { effects.append(.roleChanged(change)) }
-        if let write = output.write { effects.append(.write(write)) }
-        for accepted in output.accepted { waiting[accepted.position.index] = accepted.token }
-        for refused in output.refused {
-            answer(refused.token, .failure(Self.problem(refused.reason)), now: now, &effects)
-        }
-        if let committed = output.committed {
-            backlog.append(committed)
-            try applyBacklog(loaded: nil, now: now, &effects)
+    private mutating func changed(_ new: Leadership) throws {
+        let old = leadership
+        leadership = new
+        if new.isReady, !old.isReady {
+            // Whatever the leader before had begun is looked at afresh.
+            dirtyApps = Set(try state.read { try $0.apps() }.map(\.key))
+        } else if old.isReady, !new.isReady {
+            plannedApps = []
+            appWakes = [:]
+            refusals = [:]
         }
     }
 
-    private mutating func loaded(_ entries: [Entry], now: Timestamp, _ effects: inout [Effect]) throws {
-        isLoading = false
-        try applyBacklog(loaded: entries, now: now, &effects)
-    }
-
-    private mutating func applyBacklog(loaded: [Entry]?, now: Timestamp, _ effects: inout [Effect]) throws {
-        var loaded = loaded
-        while let committed = backlog.first, !isLoading {
-            if !committed.fromLog.isEmpty, loaded == nil {
-                isLoading = true
-                effects.append(.load(committed.fromLog))
-                return
-            }
-            let entries = (committed.fromLog.isEmpty ? [] : loaded ?? []) + committed.entries
-            loaded = nil
-            backlog.removeFirst()
-            try apply(entries, now: now, &effects)
-            if isHalted { return }
+    private mutating func accepted(_ accepted: Accepted, now: Timestamp) throws {
+        guard own[accepted.token] != nil else { return }
+        // The answer of another node may come after the entry itself: then nobody knows any more what became of it, and
+        // it is looked at as if it had been refused.
+        if accepted.position.index <= appliedIndex {
+            ended(accepted.token, nil, now: now)
+        } else {
+            waiting[accepted.position.index] = accepted
         }
     }
 
@@ -220,29 +225,51 @@ public struct NodeCore {
         }
         guard let last = inputs.last else { return }
         let (results, touched) = try state.apply(inputs)
+        appliedIndex = last.index
+        appliedTerm = last.term
         sinceCheckpoint += UInt64(inputs.count)
-        _ = raft.step(.applied(last.index))
-        for result in results {
-            if let token = waiting.removeValue(forKey: result.index) {
-                answer(token, .success(result), now: now, &effects)
+        var outcomes = results[...]
+        var applied: [AppliedEntry] = []
+        applied.reserveCapacity(inputs.count)
+        for input in inputs {
+            let outcome = outcomes.first?.index == input.index ? outcomes.removeFirst().outcome : nil
+            applied.append(
+                AppliedEntry(position: LogPosition(index: input.index, term: input.term), outcome: outcome))
+            if let accepted = waiting.removeValue(forKey: input.index) {
+                ended(accepted.token, accepted.position.term == input.term ? outcome : nil, now: now)
             }
         }
-        dirtyApps.formUnion(touched.apps)
-        if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
-
-        if raft.isReady, !isCaughtUp, backlog.isEmpty {
-            try catchUp(now: now, &effects)
-        } else if isCaughtUp {
-            try follow(touched, now: now, &effects)
+        effects.append(.applied(applied))
+        if leadership.isReady {
+            dirtyApps.formUnion(touched.apps)
+            if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
         }
+        if isCaughtUp { try follow(touched, now: now, &effects) } else { try catchUp(now: now, &effects) }
         if sinceCheckpoint >= Self.checkpointEntries {
             sinceCheckpoint = 0
             effects.append(.checkpoint(applied: last.index))
         }
     }
 
-    /// The state has reached what the log held: from here on the node acts on it.
+    private mutating func stateReplaced(now: Timestamp, _ effects: inout [Effect]) throws {
+        let meta = try state.read { try $0.meta() }
+        appliedIndex = meta.appliedIndex
+        appliedTerm = meta.appliedTerm
+        lastStamp = max(lastStamp, meta.logTime)
+        // Their entries are in the snapshot or gone; which, nobody can tell.
+        for accepted in waiting.values.sorted(by: { $0.token < $1.token }) { ended(accepted.token, nil, now: now) }
+        waiting = [:]
+        reported = [:]
+        if isCaughtUp {
+            isCaughtUp = false
+            currentAt = appliedIndex
+        }
+        try catchUp(now: now, &effects)
+    }
+
+    /// Once the state is current, the node acts on it.
     private mutating func catchUp(now: Timestamp, _ effects: inout [Effect]) throws {
+        guard !isCaughtUp, let currentAt, appliedIndex >= currentAt else { return }
         isCaughtUp = true
         let (rows, ended, volumes, apps) = try state.read { state in
             (
@@ -258,9 +285,9 @@ public struct NodeCore {
         perform(reconciler.update(desired, now: now), &effects)
         reconciler.updateVolumes(
             deleting: volumes.filter { $0.deleting && ($0.node ?? node) == node }.map(\.key), gone: [])
-        dirtyApps = Set(apps)
+        if leadership.isReady { dirtyApps = Set(apps) }
         try publish(&effects)
-        effects.append(.caughtUp(index: raft.appliedIndex))
+        effects.append(.caughtUp(index: appliedIndex))
     }
 
     private mutating func follow(_ touched: Touched, now: Timestamp, _ effects: inout [Effect]) throws {
@@ -285,7 +312,7 @@ public struct NodeCore {
 
     /// Hands out new tables only when something in them changed.
     private mutating func publish(_ effects: inout [Effect]) throws {
-        let index = raft.appliedIndex
+        let index = appliedIndex
         let made = try state.read { try Tables.make($0, index: index) }
         if let published, published.names.services == made.names.services,
             published.names.clients == made.names.clients, published.balancing.services == made.balancing.services,
@@ -299,41 +326,31 @@ public struct NodeCore {
         effects.append(.publish(made.names, made.balancing))
     }
 
-    // MARK: - Replies
+    // MARK: - Own proposals
 
-    private mutating func answer(
-        _ token: UInt64, _ result: Result<Applied, Problem>, now: Timestamp, _ effects: inout [Effect]
-    ) {
-        guard let proposal = own.removeValue(forKey: token) else {
-            effects.append(.reply(token: token, result))
-            return
-        }
-        if case .failure = result { retryWake = now + Self.retryMilliseconds }
+    private struct Proposition {
+        var token: UInt64
+        var change: Change
+    }
+
+    /// - Parameter outcome: what the command did; nil when it did nothing or nobody can tell.
+    private mutating func ended(_ token: UInt64, _ outcome: Applied.Outcome?, now: Timestamp) {
+        guard let proposal = own.removeValue(forKey: token) else { return }
+        if outcome == nil { retryWake = now + Self.retryMilliseconds }
         switch proposal {
         case .plan(let app):
             plannedApps.remove(app)
-            switch result {
-            case .success(let applied) where applied.outcome == .done(.changed): dirtyApps.insert(app)
-            // Nothing came of the step: the same picture would ask for the same again at once, for ever.
-            default: appWakes[app] = min(appWakes[app] ?? .distantFuture, now + Self.fruitlessMilliseconds)
+            guard leadership.isReady else { return }
+            if outcome == .done(.changed) {
+                dirtyApps.insert(app)
+            } else {
+                // Nothing came of the step: the same picture would ask for the same again at once, for ever.
+                appWakes[app] = min(appWakes[app] ?? .distantFuture, now + Self.fruitlessMilliseconds)
             }
         case .reports:
             // Not taken: everything is said again.
-            if case .failure = result { reported = [:] }
+            if outcome == nil { reported = [:] }
         case .partOfPlan, .volume: break
-        }
-    }
-
-    private static func problem(_ refusal: Refusal) -> Problem {
-        switch refusal {
-        case .notLeader, .transferring, .membership:
-            Problem(.noLeader, "no leader can take the change now", hint: "try again in a moment")
-        case .busyBytes(let limit):
-            Problem(.busy, "more than \(limit >> 20) MiB of changes wait to be applied", hint: "try again in a moment")
-        case .busyEntries(let limit):
-            Problem(.busy, "more than \(limit) changes wait to be applied", hint: "try again in a moment")
-        case .tooLarge(let bytes, let limit):
-            Problem(.payloadTooLarge, "a change of \(bytes) bytes is above the limit of \(limit)")
         }
     }
 
@@ -346,7 +363,7 @@ public struct NodeCore {
     // MARK: - Leader: rollouts and placement
 
     private mutating func plan(now: Timestamp, _ effects: inout [Effect]) throws {
-        guard raft.isReady else { return }
+        guard leadership.isReady else { return }
         for (app, at) in appWakes where at <= now {
             dirtyApps.insert(app)
             appWakes[app] = nil
@@ -418,7 +435,7 @@ public struct NodeCore {
             try propose([removal], now: now, &effects)
         }
         // One batch at a time: what changes meanwhile goes with the next.
-        guard !own.values.contains(.reports), raft.isReady else { return }
+        guard !own.values.contains(.reports), leadership.hasLeader else { return }
         let news = Array(output.reports.filter { reported[$0.task] != $0.status }.prefix(Self.reportsPerEntry))
         guard !news.isEmpty else { return }
         for report in news { reported[report.task] = report.status }

@@ -17,7 +17,9 @@ extension RaftNode {
         // The state machine is far behind: without an answer the leader slows down and tries again.
         guard unappliedBytes < configuration.unappliedBytesMax * 2 || append.entries.isEmpty else { return }
         var fresh = append.entries[...]
-        while let first = fresh.first, log.holds(first.position) || first.index <= log.base.index { fresh.removeFirst() }
+        while let first = fresh.first, log.holds(first.position) || first.index <= log.base.index {
+            fresh.removeFirst()
+        }
         if let first = fresh.first {
             if first.index <= log.last.index { truncate(from: first.index) }
             for entry in fresh { self.append(entry) }

@@ -91,7 +91,9 @@ extension RaftNode {
         guard isLeader else { return report(token, .notLeader(leader: leader)) }
         if let target, target == id { return report(token, .transferred(to: id)) }
         let chosen = target ?? furthestVoter()
-        guard transfer == nil, let chosen, chosen != id, members.isVoter(chosen) else { return report(token, .noTarget) }
+        guard transfer == nil, let chosen, chosen != id, members.isVoter(chosen) else {
+            return report(token, .noTarget)
+        }
         transfer = Transfer(token: token, target: chosen)
         continueTransfer(to: chosen)
     }
@@ -102,7 +104,8 @@ extension RaftNode {
 
     /// Tells the target to stand as soon as it has everything.
     mutating func continueTransfer(to member: MemberID) {
-        guard let transfer, transfer.target == member, !transfer.isTold, progress[member]?.match == log.last.index else {
+        guard let transfer, transfer.target == member, !transfer.isTold, progress[member]?.match == log.last.index
+        else {
             return
         }
         self.transfer?.isTold = true

@@ -77,4 +77,12 @@ public struct MemberProgress: Hashable, Sendable {
     /// Ticks since it was last heard of; 0 for the leader itself.
     public var silentTicks: Int
     public var needsSnapshot: Bool
+
+    public init(id: MemberID, isVoter: Bool, match: UInt64, silentTicks: Int, needsSnapshot: Bool) {
+        self.id = id
+        self.isVoter = isVoter
+        self.match = match
+        self.silentTicks = silentTicks
+        self.needsSnapshot = needsSnapshot
+    }
 }

@@ -79,7 +79,9 @@ extension RaftNode {
     /// Ends the round a quorum has confirmed, and begins the next for those who came meanwhile.
     mutating func confirmReads() {
         let rounds = members.voters.map { $0 == id ? readIndex.lastRound : progress[$0]?.round ?? 0 }.sorted(by: >)
-        guard rounds.count >= members.quorum, let confirmed = readIndex.confirm(rounds[members.quorum - 1]) else { return }
+        guard rounds.count >= members.quorum, let confirmed = readIndex.confirm(rounds[members.quorum - 1]) else {
+            return
+        }
         for asker in confirmed.askers {
             switch asker {
             case .local(let token): staged.output.reads.append(ReadResult(token: token, index: confirmed.index))

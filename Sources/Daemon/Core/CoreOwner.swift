@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Logging
+internal import Model
+internal import Orchestrator
+internal import Raft
+internal import Store
+internal import Synchronization
+
+/// One node's core and its threads: consensus, log, state. Everybody else proposes, reads and observes through it.
+final class CoreOwner: Sendable {
+    /// What others may know of the core without asking it.
+    struct Status: Sendable {
+        var consensus = ConsensusOwner.Status()
+        var state = StateOwner.Status()
+        /// Why changes are not taken now.
+        var condition: String?
+
+        var term: UInt64 { consensus.term }
+        var commitIndex: UInt64 { consensus.commitIndex }
+        var appliedIndex: UInt64 { state.appliedIndex }
+        var isLeader: Bool { consensus.isLeader }
+        var isCaughtUp: Bool { state.isCaughtUp }
+        var isAdopted: Bool { state.isAdopted }
+    }
+
+    struct Sinks: Sendable {
+        var perform: @Sendable (Action) -> Void
+        var publish: @Sendable (NameTable, BalancingTable) -> Void
+        var fail: @Sendable (DaemonError) -> Void
+    }
+
+    /// Without a leader for this long, a write or a current read is given up.
+    static let noLeaderMilliseconds: Int64 = 5_000
+    static let retryMilliseconds = 10
+
+    let member: MemberID
+    let proposals = Proposals()
+    let consensus: ConsensusOwner
+    private let stateOwner: StateOwner
+    private let state: StateMachine
+    private let writer: LogWriter
+    private let log: Logger
+    private let condition = Mutex<String?>(nil)
+    private let peers = Mutex<(any PeerLink)?>(nil)
+    private let failure = Mutex<(@Sendable (DaemonError) -> Void)?>(nil)
+    /// Proposals of this node's own core that another member has to take.
+    private let forwards: AsyncStream<[Proposal]>
+    private let forwardsInput: AsyncStream<[Proposal]>.Continuation
+    /// Up to here the log may be cut once the state is durable.
+    private let cutDue = Mutex<UInt64?>(nil)
+
+    /// Reports of the log's thread, which exists before its owner does.
+    private final class Relay: Sendable {
+        private let sink = Mutex<(@Sendable (LogWriter.Report) -> Void)?>(nil)
+        func connect(_ body: @escaping @Sendable (LogWriter.Report) -> Void) { sink.withLock { $0 = body } }
+        func report(_ report: LogWriter.Report) { sink.withLock { $0 }?(report) }
+    }
+
+    /// Opens the log and puts the core on what it finds.
+    /// - Throws: `LogError` when the log is damaged or belongs to another state; nothing is changed then.
+    init(
+        node: NodeID, member: MemberID, state: StateMachine, logDirectory: String, seed: UInt64, log: Logger
+    ) throws {
+        let meta = try state.read { try $0.meta() }
+        let file = try LogFile(
+            directory: try POSIXLogDirectory(path: logDirectory), minimumIndex: meta.appliedIndex)
+        let recovered = file.recovered
+        var configuration = RaftNode.Configuration(id: member)
+        configuration.seed = seed
+        // A config of 1 MiB may grow sixfold when JSON escapes it.
+        configuration.entryBytesMax = 8 << 20
+        let raft = RaftNode(
+            configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
+            termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
+            configurations: [meta.configuration]
+                + recovered.configurations.filter { $0.index > meta.configuration.index })
+        let relay = Relay()
+        self.member = member
+        self.state = state
+        self.log = log
+        (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
+        writer = try LogWriter(log: file) { relay.report($0) }
+        consensus = ConsensusOwner(raft: raft, writer: writer, proposals: proposals, log: log)
+        stateOwner = StateOwner(
+            core: NodeCore(node: node, state: state, seed: seed, meta: meta), state: state, writer: writer,
+            proposals: proposals, log: log)
+        if recovered.cutTornTail { log.info("cut a record the last crash left unfinished") }
+        relay.connect { [weak self] report in self?.logReported(report) }
+    }
+
+    private func logReported(_ report: LogWriter.Report) {
+        switch report {
+        case .persisted(let receipt, let unlocked):
+            consensus.send(unlocked)
+            consensus.put(.persisted(receipt))
+            let wasFull = condition.withLock { condition in
+                defer { condition = nil }
+                return condition != nil
+            }
+            if wasFull { log.info("the log's disk has room again, changes are taken") }
+        case .noSpace(let error):
+            log.error("the log's disk is full, changes wait", metadata: ["error": "\(error.message)"])
+            condition.withLock { $0 = "the disk of the log is full: changes are refused until there is room" }
+        case .failed(let error):
+            fail(DaemonError("the log cannot be written: \(error.message)", hint: error.hint))
+        }
+    }
+
+    var status: Status {
+        let state = stateOwner.status
+        let condition =
+            condition.withLock { $0 }
+            ?? (state.isOutOfSpace ? "the disk of the state is full: changes are refused until there is room" : nil)
+        return Status(consensus: consensus.status, state: state, condition: condition)
+    }
+
+    var placements: [ObjectKey: Reason] { stateOwner.placements }
+
+    // MARK: - Life
+
+    func connect(_ link: any PeerLink) {
+        peers.withLock { $0 = link }
+        consensus.connect(link)
+    }
+
+    func start(_ sinks: Sinks) {
+        failure.withLock { $0 = sinks.fail }
+        stateOwner.connect(
+            StateOwner.Sinks(
+                perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
+                applied: { [consensus] in consensus.put(.applied($0)) },
+                installed: { [consensus] in consensus.put(.installed($0)) },
+                checkpoint: { [self] in checkpoint($0) }, fail: { [self] in fail($0) }))
+        consensus.connect(
+            ConsensusOwner.Sinks(
+                committed: { [stateOwner] in stateOwner.put(.committed($0)) },
+                install: { [stateOwner] in stateOwner.put(.install($0)) },
+                leadership: { [stateOwner] in stateOwner.put(.event(.leadership($0))) },
+                accepted: { [stateOwner] in stateOwner.put(.event(.accepted($0))) },
+                refused: { [stateOwner] in stateOwner.put(.event(.refused($0))) },
+                snapshot: { _ in }, membership: { _ in }, fail: { [self] in fail($0) }))
+        stateOwner.start()
+        consensus.start()
+    }
+
+    /// Ends the threads after what they have at hand.
+    func stop() {
+        consensus.stop()
+        stateOwner.stop()
+        writer.shutdown()
+        proposals.close()
+        forwardsInput.finish()
+    }
+
+    func observed(_ observation: Observation) { stateOwner.put(.event(.observed(observation))) }
+    func programmed(_ index: UInt64) { stateOwner.put(.event(.programmed(index))) }
+
+    private func fail(_ error: DaemonError) {
+        log.error("the core has stopped", metadata: ["error": "\(error.message)"])
+        proposals.close()
+        failure.withLock { $0 }?(error)
+    }
+
+    // MARK: - Writing
+
+    /// Proposes a change, here or at whoever leads, and waits until it is applied here.
+    ///
+    /// - Throws: `Problem`: `busy`, `no_space` and `no_leader` are certainly without effect; `timeout` may still take effect.
+    func propose(_ change: Change, request: String? = nil, deadline: Duration) async throws -> Applied {
+        if proposals.isFull || consensus.isFull {
+            throw Problem(.busy, "too many requests wait for this node", hint: "try again in a moment")
+        }
+        if let condition = status.condition {
+            throw Problem(
+                .noSpace, condition, hint: "free space; writes resume by themselves, running apps are not affected")
+        }
+        let start = Clock.monotonic()
+        let end = start + Int64(deadline / .milliseconds(1))
+        var command = Command(request: request, at: Clock.now(), change: change)
+        var payload = try command.encoded()
+        while true {
+            let status = consensus.status
+            let outcome: Proposals.Outcome
+            if status.isLeader {
+                outcome = await proposals.propose(deadline: end) { [payload] token in
+                    consensus.put(.propose([Proposal(token: token, payload: payload)]))
+                }
+            } else if let leader = status.leader, let link = peers.withLock({ $0 }) {
+                // With an id it may be sent again when an answer is lost: it is applied once.
+                if command.request == nil {
+                    command.request = newID()
+                    payload = try command.encoded()
+                }
+                outcome = await forward(payload, to: leader, over: link, end: end)
+            } else {
+                outcome = .refused(.notLeader(leader: nil))
+            }
+            switch outcome {
+            case .applied(let applied): return applied
+            case .inDoubt:
+                throw Problem(
+                    .timeout, "the change was not agreed in time; it may still take effect",
+                    hint: "look before you repeat it, or give an Idempotency-Key and repeat it safely")
+            case .refused(.notLeader), .refused(.transferring), .lost: break
+            case .refused(let refusal): throw Self.problem(refusal)
+            }
+            let now = Clock.monotonic()
+            guard now < min(end, start + Self.noLeaderMilliseconds) else { throw Self.noLeader }
+            try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
+        }
+    }
+
+    static let noLeader = Problem(
+        .noLeader, "no leader can take the change now: nothing was changed",
+        hint:
+            "a majority of the voters must be up and reach one another; `hivemind cluster status` shows who is missing")
+
+    private static func problem(_ refusal: Refusal) -> Problem {
+        switch refusal {
+        case .notLeader, .transferring: noLeader
+        case .membership(let refusal): Problem(.conflict, "the membership cannot change now: \(refusal)")
+        case .busyBytes(let limit):
+            Problem(.busy, "more than \(limit >> 20) MiB of changes wait to be applied", hint: "try again in a moment")
+        case .busyEntries(let limit):
+            Problem(.busy, "more than \(limit) changes wait to be applied", hint: "try again in a moment")
+        case .tooLarge(let bytes, let limit):
+            Problem(.payloadTooLarge, "a change of \(bytes) bytes is above the limit of \(limit)")
+        }
+    }
+
+    private func forward(
+        _ payload: [UInt8], to leader: MemberID, over link: any PeerLink, end: Int64
+    ) async -> Proposals.Outcome {
+        switch await placeElsewhere(payload, to: leader, over: link, end: end) {
+        case .placed(let position): await proposals.result(at: position, deadline: end)
+        case .refused(let reason): .refused(reason)
+        }
+    }
+
+    private func placeElsewhere(
+        _ payload: [UInt8], to leader: MemberID, over link: any PeerLink, end: Int64
+    ) async -> Proposals.Placement {
+        do {
+            let wait = min(Self.noLeaderMilliseconds, max(1, end - Clock.monotonic()))
+            let reply = try await link.forward(
+                to: leader, PeerRequest.propose(payload).encoded(), deadline: .milliseconds(wait))
+            guard let result = PeerReply.placement(reply) else {
+                log.warning("a forwarded change got an answer that cannot be read", metadata: ["member": "\(leader)"])
+                return .refused(.notLeader(leader: nil))
+            }
+            return result
+        } catch {
+            log.debug("a change could not be forwarded", metadata: ["member": "\(leader)", "error": "\(error)"])
+            return .refused(.notLeader(leader: nil))
+        }
+    }
+
+    /// What another member asks of this one.
+    /// - Returns: nil for a request this build does not know.
+    func answer(_ request: [UInt8]) async -> [UInt8]? {
+        switch PeerRequest(decoding: request) {
+        case .propose(let payload):
+            guard !consensus.isFull else {
+                return PeerReply.encode(.refused(.busyEntries(limit: ConsensusOwner.inboxMax)))
+            }
+            return PeerReply.encode(
+                await proposals.place { token in consensus.put(.propose([Proposal(token: token, payload: payload)])) })
+        case .progress:
+            let status = consensus.status
+            return status.isLeader ? PeerReply.encode(status.progress) : []
+        case .transfer(let target): return PeerReply.encode(await handOver(to: target))
+        case nil: return nil
+        }
+    }
+
+    /// This node's own core: at once when it leads, else through `forwardOwn`.
+    private func propose(_ own: [Proposal]) {
+        if consensus.status.isLeader || peers.withLock({ $0 == nil }) {
+            consensus.put(.propose(own))
+        } else if case .dropped = forwardsInput.yield(own) {
+            for proposal in own { refuse(proposal) }
+        }
+    }
+
+    private func refuse(_ proposal: Proposal) {
+        stateOwner.put(.event(.refused(Refused(token: proposal.token, reason: .notLeader(leader: nil)))))
+    }
+
+    /// Carries this node's own proposals to whoever leads, until the node stops.
+    func forwardOwn() async {
+        for await proposals in forwards {
+            for proposal in proposals {
+                let status = consensus.status
+                guard let leader = status.leader, let link = peers.withLock({ $0 }), leader != member else {
+                    if status.isLeader { consensus.put(.propose([proposal])) } else { refuse(proposal) }
+                    continue
+                }
+                let end = Clock.monotonic() + Self.noLeaderMilliseconds
+                switch await placeElsewhere(proposal.payload, to: leader, over: link, end: end) {
+                case .placed(let position):
+                    stateOwner.put(.event(.accepted(Accepted(token: proposal.token, position: position))))
+                case .refused: refuse(proposal)
+                }
+            }
+        }
+    }
+
+    // MARK: - Reading
+
+    /// Returns when the state here shows every change acknowledged anywhere before the call.
+    /// - Throws: `Problem` `no_leader` when nobody can tell, in bounded time.
+    @discardableResult
+    func readBarrier(deadline: Duration = .seconds(5)) async throws -> UInt64 {
+        let end = Clock.monotonic() + Int64(deadline / .milliseconds(1))
+        while true {
+            if let index = await proposals.read(deadline: end, submit: { consensus.put(.read(token: $0)) }) {
+                guard await proposals.applied(through: index, deadline: end) else {
+                    throw Problem(
+                        .timeout, "this node has not applied entry \(index) yet", hint: "ask another node, or try again"
+                    )
+                }
+                return index
+            }
+            guard Clock.monotonic() < end else {
+                throw Problem(
+                    .noLeader, "no leader can confirm what is current",
+                    hint: "read what this node knows with ?consistency=local (--consistency local)")
+            }
+            try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
+        }
+    }
+
+    /// Lets the node act once its state is current; without a leader, after a while, on what it knows.
+    func becomeCurrent() async {
+        let index = try? await readBarrier(deadline: .milliseconds(Self.noLeaderMilliseconds))
+        if index == nil { log.warning("no leader yet: this node acts on the state it has") }
+        stateOwner.put(.event(.current(at: index ?? proposals.appliedIndex)))
+    }
+
+    // MARK: - Leadership
+
+    /// Hands leadership on, when there is somebody to take it; nil when the node stops.
+    func handOver(to target: MemberID? = nil) async -> TransferResult.Outcome? {
+        await proposals.transfer { consensus.put(.transfer(token: $0, to: target)) }
+    }
+
+    /// Hands leadership on, wherever it is.
+    /// - Throws: `Problem` `no_leader` when there is none or it cannot be asked.
+    func transferLeadership(to target: MemberID?) async throws -> TransferResult.Outcome {
+        let end = Clock.monotonic() + Self.noLeaderMilliseconds
+        while true {
+            let status = consensus.status
+            var outcome: TransferResult.Outcome? = .notLeader(leader: nil)
+            if status.isLeader {
+                outcome = await handOver(to: target)
+            } else if let leader = status.leader, let link = peers.withLock({ $0 }),
+                let reply = try? await link.forward(
+                    to: leader, PeerRequest.transfer(to: target).encoded(), deadline: .seconds(5))
+            {
+                outcome = PeerReply.transfer(reply)
+            }
+            if let outcome, case .notLeader = outcome {} else if let outcome { return outcome }
+            guard Clock.monotonic() < end else { throw Self.noLeader }
+            try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
+        }
+    }
+
+    /// Where every member stands, as the leader sees it; nil when it cannot be asked.
+    func memberProgress() async -> [MemberProgress]? {
+        let status = consensus.status
+        if status.isLeader { return status.progress }
+        guard let leader = status.leader, let link = peers.withLock({ $0 }),
+            let reply = try? await link.forward(
+                to: leader, PeerRequest.progress.encoded(), deadline: .seconds(1)),
+            !reply.isEmpty
+        else { return nil }
+        return PeerReply.progress(reply)
+    }
+
+    // MARK: - Cutting the log
+
+    private func checkpoint(_ applied: UInt64) {
+        cutDue.withLock { $0 = applied }
+        cutLog()
+    }
+
+    /// Readers may be in the way of a checkpoint; then the log is cut with the next one.
+    private func cutLog() {
+        guard let applied = cutDue.withLock({ $0 }) else { return }
+        do {
+            guard try state.checkpoint() else { return }
+            cutDue.withLock { $0 = nil }
+            try writer.compact(through: applied)
+        } catch {
+            log.warning("the log could not be cut", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Logging
+internal import Model
+internal import Orchestrator
+internal import Raft
+internal import Store
+internal import Synchronization
+
+/// The one owner of the applied state and of what follows from it: a thread that blocks on SQLite so that consensus does
+/// not have to.
+///
+/// `@unchecked Sendable`: `core` and the variables beside it are touched by the thread alone, after `start`; the rest is
+/// immutable or behind a Mutex.
+final class StateOwner: @unchecked Sendable {
+    enum Job: Sendable {
+        case event(NodeCore.Event)
+        case committed(Committed)
+        case install(Install)
+    }
+
+    /// Where effects go. Called on the thread, in order.
+    struct Sinks: Sendable {
+        var perform: @Sendable (Action) -> Void
+        var publish: @Sendable (NameTable, BalancingTable) -> Void
+        var propose: @Sendable ([Proposal]) -> Void
+        var applied: @Sendable (UInt64) -> Void
+        var installed: @Sendable (Install) -> Void
+        var checkpoint: @Sendable (UInt64) -> Void
+        var fail: @Sendable (DaemonError) -> Void
+    }
+
+    struct Status: Sendable {
+        var appliedIndex: UInt64 = 0
+        var isCaughtUp = false
+        var isAdopted = false
+        /// The node applies no more: it met a command it does not know.
+        var halted: String?
+        /// The disk of the state is full.
+        var isOutOfSpace = false
+    }
+
+    /// Entries of one transaction.
+    static let batchEntriesMax = 256
+    static let retryMilliseconds: Int64 = 1_000
+
+    private var core: NodeCore
+    /// Committed and not applied, because the disk is full.
+    private var held: [Entry] = []
+    private var retryAt: Int64 = 0
+    private let mailbox = Mailbox<Job>()
+    private let shared = Mutex(Status())
+    private let placed = Mutex<[ObjectKey: Reason]>([:])
+    private let ended = Signal()
+    private let state: StateMachine
+    private let writer: LogWriter
+    private let proposals: Proposals
+    private let log: Logger
+    private let sinks: Mutex<Sinks?> = Mutex(nil)
+
+    init(core: NodeCore, state: StateMachine, writer: LogWriter, proposals: Proposals, log: Logger) {
+        self.core = core
+        self.state = state
+        self.writer = writer
+        self.proposals = proposals
+        self.log = log
+        shared.withLock { $0.appliedIndex = core.appliedIndex }
+        proposals.replaced(through: core.appliedIndex)
+    }
+
+    var status: Status { shared.withLock { $0 } }
+    var placements: [ObjectKey: Reason] { placed.withLock { $0 } }
+
+    func connect(_ sinks: Sinks) { self.sinks.withLock { $0 = sinks } }
+
+    func start() { Thread.spawn { self.loop() } }
+
+    func stop() {
+        mailbox.close()
+        ended.wait(seconds: 5)
+    }
+
+    func put(_ job: Job) { mailbox.put(job) }
+
+    // MARK: - The thread
+
+    private func loop() {
+        defer { ended.raise() }
+        guard let sinks = sinks.withLock({ $0 }) else { return }
+        do {
+            while true {
+                let (jobs, isClosed) = mailbox.take(waitMilliseconds: wait())
+                if isClosed, jobs.isEmpty { return }
+                if !held.isEmpty, Clock.monotonic() >= retryAt { try apply([], sinks) }
+                if jobs.isEmpty {
+                    if let wake = core.wakeAt, wake <= Clock.now() { try step(.tick, sinks) }
+                } else {
+                    try work(jobs, sinks)
+                }
+                publish()
+            }
+        } catch {
+            sinks.fail(
+                DaemonError(
+                    "the state cannot be written: \(error)", hint: "check the disk, then start the daemon again"))
+        }
+    }
+
+    private func wait() -> Int64 {
+        var due: Int64 = 1_000
+        if let wake = core.wakeAt { due = min(due, max(0, wake - Clock.now())) }
+        if !held.isEmpty { due = min(due, max(0, retryAt - Clock.monotonic())) }
+        return due
+    }
+
+    private func work(_ jobs: [Job], _ sinks: Sinks) throws {
+        // What was committed while the thread was busy goes into as few transactions as fit.
+        var entries: [Entry] = []
+        for job in jobs {
+            if case .committed(let committed) = job {
+                if !committed.fromLog.isEmpty {
+                    if !entries.isEmpty { try apply(entries, sinks) }
+                    entries = []
+                    try applyFromLog(committed.fromLog, sinks)
+                }
+                entries += committed.entries
+                continue
+            }
+            if !entries.isEmpty {
+                try apply(entries, sinks)
+                entries = []
+            }
+            switch job {
+            case .event(let event): try step(event, sinks)
+            case .install(let install): try self.install(install, sinks)
+            case .committed: break
+            }
+        }
+        if !entries.isEmpty { try apply(entries, sinks) }
+    }
+
+    private func apply(_ entries: [Entry], _ sinks: Sinks) throws {
+        held += entries
+        while !held.isEmpty {
+            let batch = Array(held.prefix(Self.batchEntriesMax))
+            do {
+                try step(.committed(batch), sinks)
+            } catch let error as StateMachine.NoSpace {
+                // Nothing of the batch is in the state. Reads go on; the entries wait until there is room.
+                retryAt = Clock.monotonic() + Self.retryMilliseconds
+                if !shared.withLock({ $0.isOutOfSpace }) {
+                    log.error("the state's disk is full, changes wait", metadata: ["error": "\(error)"])
+                }
+                return shared.withLock { $0.isOutOfSpace = true }
+            }
+            held.removeFirst(batch.count)
+            if core.isHalted { held = [] }
+        }
+        if shared.withLock({ $0.isOutOfSpace }) {
+            log.info("the state's disk has room again")
+            shared.withLock { $0.isOutOfSpace = false }
+        }
+    }
+
+    private func step(_ event: NodeCore.Event, _ sinks: Sinks) throws {
+        for effect in try core.step(event, now: Clock.now()) {
+            switch effect {
+            case .propose(let proposals): sinks.propose(proposals)
+            case .applied(let entries):
+                proposals.applied(entries)
+                if let last = entries.last { sinks.applied(last.position.index) }
+            case .perform(let action): sinks.perform(action)
+            case .publish(let names, let balancing): sinks.publish(names, balancing)
+            case .placement(let app, let reason): placed.withLock { $0[app] = reason }
+            case .caughtUp(let index):
+                shared.withLock { $0.isCaughtUp = true }
+                log.info("state is current", metadata: ["index": "\(index)"])
+            case .checkpoint(let applied): sinks.checkpoint(applied)
+            case .halt(let message):
+                log.critical("this node can no longer follow the log", metadata: ["error": "\(message)"])
+                shared.withLock { $0.halted = message }
+            }
+        }
+    }
+
+    /// Entries of an earlier run, in pieces of bounded size. Waits for the log's thread.
+    private func applyFromLog(_ range: Range<UInt64>, _ sinks: Sinks) throws {
+        var next = range.lowerBound
+        while next < range.upperBound {
+            let answer = Mutex<Result<[Entry], LogError>?>(nil)
+            let done = Signal()
+            writer.read(next..<range.upperBound, bytesMax: 4 << 20) { result in
+                answer.withLock { $0 = result }
+                done.raise()
+            }
+            while answer.withLock({ $0 == nil }) { done.wait(seconds: 1) }
+            guard let piece = try answer.withLock({ try $0?.get() }), !piece.isEmpty else {
+                throw LogError(.notAvailable, "entries from \(next) on are not in the log")
+            }
+            try apply(piece, sinks)
+            next += UInt64(piece.count)
+        }
+    }
+
+    private func install(_ install: Install, _ sinks: Sinks) throws {
+        sinks.installed(install)
+    }
+
+    private func publish() {
+        let (applied, isAdopted) = (core.appliedIndex, core.isAdopted)
+        shared.withLock { status in
+            status.appliedIndex = applied
+            status.isAdopted = isAdopted
+        }
+    }
+}
