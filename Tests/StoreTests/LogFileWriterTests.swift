@@ -10,23 +10,41 @@ internal import Testing
 @testable internal import Store
 
 /// What a writer reported, readable from any thread.
-private final class Reports: Sendable {
-    private let state = Mutex<(last: UInt64, count: Int, errors: [LogError])>((0, 0, []))
+final class LogReports: Sendable {
+    struct Seen {
+        var receipts: [Receipt] = []
+        /// Of each report, the rounds its unlocked heartbeats carry: tests number them.
+        var unlocked: [[UInt64]] = []
+        var errors: [LogError] = []
+    }
+
+    private let state = Mutex(Seen())
 
     func take(_ report: LogWriter.Report) {
-        state.withLock { state in
+        state.withLock { seen in
             switch report {
-            case .persisted(let receipt):
-                state.count += 1
-                if let last = receipt.last { state.last = max(state.last, last.index) }
-            case .noSpace(let error), .failed(let error): state.errors.append(error)
+            case .persisted(let receipt, let unlocked):
+                seen.receipts.append(receipt)
+                seen.unlocked.append(unlocked.compactMap { numberOf($0) })
+            case .noSpace(let error), .failed(let error): seen.errors.append(error)
             }
         }
     }
 
-    var last: UInt64 { state.withLock { $0.last } }
-    var count: Int { state.withLock { $0.count } }
-    var errors: [LogError] { state.withLock { $0.errors } }
+    var seen: Seen { state.withLock { $0 } }
+    /// Highest index reported durable.
+    var last: UInt64 { seen.receipts.compactMap { $0.last?.index }.max() ?? 0 }
+    var count: Int { seen.receipts.count }
+    var errors: [LogError] { seen.errors }
+}
+
+/// A message to be told from others by its number.
+func message(numbered number: UInt64) -> Message {
+    Message(from: 1, to: 2, term: 1, body: .heartbeatReply(round: number))
+}
+
+func numberOf(_ message: Message) -> UInt64? {
+    if case .heartbeatReply(let round) = message.body { round } else { nil }
 }
 
 private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value) throws -> Value {
@@ -40,7 +58,7 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
 @Suite struct LogFileWriterTests {
     @Test func `writes that come together share a sync, all are durable after shutdown`() throws {
         try withTemporaryLog { directory in
-            let reports = Reports()
+            let reports = LogReports()
             let options = LogFile.Options.segments(64 << 10)
             let log = try LogFile(directory: directory, minimumIndex: 0, options: options)
             let writer = try LogWriter(log: log) { reports.take($0) }
@@ -65,7 +83,7 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
 
     @Test func `a write larger than a record is divided and compaction runs in between`() throws {
         try withTemporaryLog { directory in
-            let reports = Reports()
+            let reports = LogReports()
             let options = LogFile.Options.segments(16 << 10)
             let log = try LogFile(directory: directory, minimumIndex: 0, options: options)
             let writer = try LogWriter(log: log) { reports.take($0) }
@@ -85,7 +103,7 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
 
     @Test func `a queue at its bound refuses, a failed disk is reported once`() throws {
         let disk = SimulatedDisk(seed: 3)
-        let reports = Reports()
+        let reports = LogReports()
         let log = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: .segments(4 << 10))
         disk.failingSyncs = 1
         let writer = try LogWriter(log: log, queueBytesMax: 2_000) { reports.take($0) }
@@ -102,7 +120,7 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
 
     @Test func `writes wait out a full disk`() throws {
         let disk = SimulatedDisk(seed: 4)
-        let reports = Reports()
+        let reports = LogReports()
         let log = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: .segments(4 << 10))
         // The thread's first try to prepare a segment meets the first one.
         disk.failingWrites = 2

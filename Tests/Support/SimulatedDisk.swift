@@ -182,6 +182,13 @@ public final class SimulatedDisk: @unchecked Sendable {
         durableNames[name] = names[name]
     }
 
+    /// A disk of its own with what is certain to survive a power cut now: nothing that was not synced.
+    public func durableCopy() -> SimulatedDisk {
+        let copy = SimulatedDisk(seed: 0)
+        for (name, file) in durableNames { copy.replace(name, with: file.durable) }
+        return copy
+    }
+
     public var fileNames: [String] { names.keys.sorted() }
 
     private func surviving(_ file: File) -> [UInt8] {
