@@ -107,7 +107,10 @@ private struct World {
         applied = Array(applied.prefix(durableApplied))
         handedOut = applied
         let last = disk.last?.position ?? .origin
-        node = makeNode(hardState: hardState, log: LogExtent(last: last), applied: UInt64(applied.count))
+        var starts: [LogPosition] = []
+        for entry in disk where entry.term != starts.last?.term { starts.append(entry.position) }
+        node = makeNode(
+            hardState: hardState, log: LogExtent(last: last), termStarts: starts, applied: UInt64(applied.count))
     }
 
     /// Without faults everything accepted is committed.

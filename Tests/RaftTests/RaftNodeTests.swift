@@ -7,6 +7,7 @@ internal import Testing
 func makeNode(
     hardState: HardState = HardState(),
     log: LogExtent = LogExtent(),
+    termStarts: [LogPosition] = [],
     applied: UInt64 = 0,
     _ change: (inout RaftNode.Configuration) -> Void = { _ in }
 ) -> RaftNode {
@@ -16,8 +17,9 @@ func makeNode(
         configuration: configuration,
         hardState: hardState,
         log: log,
+        termStarts: termStarts,
         appliedIndex: applied,
-        membership: Membership(voters: [7])
+        configurations: [ConfigurationPoint(index: 0, membership: Membership(voters: [7]))]
     )
 }
 
@@ -39,13 +41,13 @@ func makeNode(
     @Test func `the only voter stands at the first tick and leads when its vote is durable`() throws {
         var node = makeNode()
         let candidacy = node.step(.tick)
-        #expect(candidacy.write == Write(hardState: HardState(term: 1, vote: 7)))
-        #expect(candidacy.roleChange == RoleChange(role: .candidate, term: 1, leader: nil))
+        #expect(candidacy.write == Write(sequence: 1, hardState: HardState(term: 1, vote: 7)))
+        #expect(candidacy.roleChange == RoleChange(role: .candidate, term: 1, leader: nil, isReady: false))
         #expect(node.step(.tick).write == nil && node.role == .candidate)
 
         let victory = node.step(.persisted(try #require(candidacy.write).receipt))
         #expect(victory.write?.entries == [Entry(index: 1, term: 1, kind: .noop)])
-        #expect(victory.roleChange == RoleChange(role: .leader(firstIndex: 1), term: 1, leader: 7))
+        #expect(victory.roleChange == RoleChange(role: .leader(firstIndex: 1), term: 1, leader: 7, isReady: false))
         #expect(victory.committed == nil && !node.isReady)
 
         let ready = node.step(.persisted(try #require(victory.write).receipt))
@@ -53,19 +55,18 @@ func makeNode(
         #expect(node.isReady && node.commitIndex == 1)
     }
 
-    @Test(arguments: [
-        HardState(term: 4, vote: 7), HardState(term: 6, vote: 7), HardState(term: 5, vote: 8), HardState(term: 5),
-    ])
-    func `a receipt for another vote does not elect`(proof: HardState) {
+    @Test func `a receipt for an earlier write does not elect`() throws {
         var node = makeNode(hardState: HardState(term: 4, vote: 7))
-        _ = node.step(.tick)
-        #expect(node.step(.persisted(Receipt(hardState: proof))).write == nil)
+        let write = try #require(node.step(.tick).write)
+        #expect(node.step(.persisted(Receipt(sequence: write.sequence - 1))).write == nil)
         #expect(node.role == .candidate)
     }
 
     @Test func `entries of earlier terms commit only with one of its own term`() throws {
         let log = LogExtent(base: LogPosition(index: 2, term: 1), last: LogPosition(index: 9, term: 3))
-        var node = makeNode(hardState: HardState(term: 3, vote: 7, commit: 5), log: log, applied: 4)
+        var node = makeNode(
+            hardState: HardState(term: 3, vote: 7, commit: 5), log: log,
+            termStarts: [LogPosition(index: 6, term: 3)], applied: 4)
         let start = node.step(.tick)
         // The hint names what was committed before: that much may be applied at once.
         #expect(start.committed == Committed(fromLog: 5..<6, entries: []))
