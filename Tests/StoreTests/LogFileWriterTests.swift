@@ -16,6 +16,7 @@ final class LogReports: Sendable {
         /// Of each report, the rounds its unlocked heartbeats carry: tests number them.
         var unlocked: [[UInt64]] = []
         var errors: [LogError] = []
+        var isShort: [Bool] = []
     }
 
     private let state = Mutex(Seen())
@@ -27,6 +28,7 @@ final class LogReports: Sendable {
                 seen.receipts.append(receipt)
                 seen.unlocked.append(unlocked.compactMap { numberOf($0) })
             case .noSpace(let error), .failed(let error): seen.errors.append(error)
+            case .space(let isShort): seen.isShort.append(isShort)
             }
         }
     }

@@ -32,6 +32,10 @@ final class CoreOwner: Sendable {
     /// Without a leader for this long, a write or a current read is given up.
     static let noLeaderMilliseconds: Int64 = 5_000
     static let retryMilliseconds = 10
+    /// With less free on the disk only changes that remove something are taken.
+    static let freeBytesMin = 256 << 20
+    /// Given up when the disk is full all the same, so that removals can still be written.
+    static let ballastBytes = 32 << 20
 
     let member: MemberID
     let proposals = Proposals()
@@ -41,6 +45,7 @@ final class CoreOwner: Sendable {
     private let writer: LogWriter
     private let log: Logger
     private let condition = Mutex<String?>(nil)
+    private let isShortOfSpace = Mutex(false)
     private let peers = Mutex<(any PeerLink)?>(nil)
     private let failure = Mutex<(@Sendable (DaemonError) -> Void)?>(nil)
     /// Proposals of this node's own core that another member has to take.
@@ -62,8 +67,10 @@ final class CoreOwner: Sendable {
         node: NodeID, member: MemberID, state: StateMachine, logDirectory: String, seed: UInt64, log: Logger
     ) throws {
         let meta = try state.read { try $0.meta() }
+        var options = LogFile.Options()
+        options.ballastBytes = Self.ballastBytes
         let file = try LogFile(
-            directory: try POSIXLogDirectory(path: logDirectory), minimumIndex: meta.appliedIndex)
+            directory: try POSIXLogDirectory(path: logDirectory), minimumIndex: meta.appliedIndex, options: options)
         let recovered = file.recovered
         var configuration = RaftNode.Configuration(id: member)
         configuration.seed = seed
@@ -79,7 +86,7 @@ final class CoreOwner: Sendable {
         self.state = state
         self.log = log
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
-        writer = try LogWriter(log: file) { relay.report($0) }
+        writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
         consensus = ConsensusOwner(raft: raft, writer: writer, proposals: proposals, log: log)
         stateOwner = StateOwner(
             core: NodeCore(node: node, state: state, seed: seed, meta: meta), state: state, writer: writer,
@@ -101,6 +108,13 @@ final class CoreOwner: Sendable {
         case .noSpace(let error):
             log.error("the log's disk is full, changes wait", metadata: ["error": "\(error.message)"])
             condition.withLock { $0 = "the disk of the log is full: changes are refused until there is room" }
+        case .space(let isShort):
+            isShortOfSpace.withLock { $0 = isShort }
+            if isShort {
+                log.error("the log's disk is nearly full, only removals are taken")
+            } else {
+                log.info("the log's disk has room again, changes are taken")
+            }
         case .failed(let error):
             fail(DaemonError("the log cannot be written: \(error.message)", hint: error.hint))
         }
@@ -110,6 +124,8 @@ final class CoreOwner: Sendable {
         let state = stateOwner.status
         let condition =
             condition.withLock { $0 }
+            ?? (isShortOfSpace.withLock { $0 }
+                ? "less than \(Self.freeBytesMin >> 20) MiB are free on the disk: only removals are taken" : nil)
             ?? (state.isOutOfSpace ? "the disk of the state is full: changes are refused until there is room" : nil)
         return Status(consensus: consensus.status, state: state, condition: condition)
     }
@@ -170,7 +186,9 @@ final class CoreOwner: Sendable {
         if proposals.isFull || consensus.isFull {
             throw Problem(.busy, "too many requests wait for this node", hint: "try again in a moment")
         }
-        if let condition = status.condition {
+        // A removal is taken as long as it can be written at all: it is what makes room again.
+        let mayRemove = change.isRemoval && condition.withLock { $0 } == nil
+        if let condition = status.condition, !mayRemove {
             throw Problem(
                 .noSpace, condition, hint: "free space; writes resume by themselves, running apps are not affected")
         }
@@ -393,6 +411,16 @@ final class CoreOwner: Sendable {
             try writer.compact(through: applied)
         } catch {
             log.warning("the log could not be cut", metadata: ["error": "\(error)"])
+        }
+    }
+}
+
+extension Change {
+    /// Asked for to have less: taken while space is short.
+    fileprivate var isRemoval: Bool {
+        switch self {
+        case .deleteApp, .deleteVolume, .deleteConfig: true
+        default: false
         }
     }
 }

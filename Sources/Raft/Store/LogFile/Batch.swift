@@ -20,8 +20,13 @@ struct Batch {
     static let entryOverheadBytes = 13
     static let overheadBytes = 8 + HardState.encodedBytes + 16
 
-    func encode() -> [UInt8] {
-        var writer = ByteWriter()
+    var payloadBytes: Int {
+        entries.reduce(8 + (hardState == nil ? 0 : HardState.encodedBytes) + (truncation == nil ? 0 : 16)) {
+            $0 + Self.entryOverheadBytes + $1.payload.count
+        }
+    }
+
+    func encode(to writer: inout ByteWriter) {
         writer.put(UInt32(hardState == nil ? 0 : 1) | UInt32(truncation == nil ? 0 : 2))
         writer.put(UInt32(entries.count))
         hardState?.encode(to: &writer)
@@ -35,7 +40,6 @@ struct Batch {
             writer.put(UInt32(entry.payload.count))
             writer.put(entry.payload)
         }
-        return writer.bytes
     }
 
     /// Nil when the payload is not exactly one batch.

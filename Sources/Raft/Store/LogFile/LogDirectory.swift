@@ -16,6 +16,21 @@ public protocol LogDirectory: AnyObject, Sendable {
     func remove(_ name: String) throws(DiskError)
     /// Makes names durable: creations, renames and removals so far.
     func sync() throws(DiskError)
+    /// Bytes this process could still write on the directory's disk.
+    func freeBytes() throws(DiskError) -> Int
+}
+
+extension LogDirectory {
+    /// A directory that knows no limit is never short of space.
+    public func freeBytes() throws(DiskError) -> Int { .max }
+
+    func removeIfThere(_ name: String) throws(DiskError) {
+        do {
+            try remove(name)
+        } catch {
+            guard error.status == DiskStatus.notFound else { throw error }
+        }
+    }
 }
 
 /// One open file of a `LogDirectory`; closed when released.
@@ -25,8 +40,19 @@ public protocol LogStorage: AnyObject, Sendable {
     func read(at offset: Int, count: Int) throws(DiskError) -> [UInt8]
     /// Writes all bytes or throws; a part may have been written then.
     func write(_ bytes: [UInt8], at offset: Int) throws(DiskError)
+    /// Makes an empty file that long, all zero, with room for all of it on the disk.
+    func allocate(_ count: Int) throws(DiskError)
     /// Makes contents and size durable. After an error nothing is known about earlier writes, and a retry proves nothing.
     func sync() throws(DiskError)
+}
+
+extension LogStorage {
+    public func allocate(_ count: Int) throws(DiskError) {
+        let piece = 1 << 20
+        for offset in stride(from: 0, to: count, by: piece) {
+            try write([UInt8](repeating: 0, count: min(piece, count - offset)), at: offset)
+        }
+    }
 }
 
 /// A system call on a file failed.

@@ -11,6 +11,10 @@ public final class LogFile {
     public struct Options: Sendable {
         /// Size of each segment file, in bytes, at least 1 KiB. Also bounds one record: see `recordBytesMax`.
         public var segmentBytes = 16 << 20
+        /// Size of a file that is given up when the disk is full, in bytes; 0 for none.
+        public var ballastBytes = 0
+        /// An empty directory is damage: this node has promised things already.
+        public var mustExist = false
 
         public init() {}
     }
@@ -27,7 +31,7 @@ public final class LogFile {
     }
 
     /// What was found at open, and is durable now.
-    public let recovered: Recovered
+    public private(set) var recovered: Recovered
     /// Largest payload of one record, in bytes, as `payloadBytes(of:)` counts it.
     public let recordBytesMax: Int
 
@@ -39,6 +43,7 @@ public final class LogFile {
     private var next: NextSegment
     private var unsynced = false
     private var failure: LogError?
+    private var ballast: Ballast
     /// Appends to let pass before trying again to prepare a segment on a full disk.
     private var preparationPause = 0
 
@@ -46,13 +51,23 @@ public final class LogFile {
     ///
     /// Scans everything; copies the newest segment to a fresh file, since after an fsync error memory may show what the
     /// disk does not hold.
-    /// - Parameter minimumIndex: what the state is known to hold durably. A log that ends before it, or begins after the
-    ///   next entry, is damaged.
+    /// - Parameters:
+    ///   - minimumIndex: what the state is known to hold durably. A log that ends before it, or begins after the next
+    ///     entry, is damaged.
+    ///   - installing: the end of a snapshot that is the durable state already (`minimumIndex` is its index), while it is
+    ///     not certain that `reset` to it was finished: it is finished now. Harmless when it was.
     /// - Throws: `damaged`, `noSpace`, `failed`.
-    public init(directory: any LogDirectory, minimumIndex: UInt64, options: Options = Options()) throws(LogError) {
+    public init(
+        directory: any LogDirectory,
+        minimumIndex: UInt64,
+        installing: LogPosition? = nil,
+        options: Options = Options()
+    ) throws(LogError) {
         let segmentBytes = max(options.segmentBytes, 1 << 10) & ~7
-        let recovery = LogRecovery(directory: directory, segmentBytes: segmentBytes)
-        let found = try recovery.run(minimumIndex: minimumIndex)
+        let recovery = LogRecovery(directory: directory, segmentBytes: segmentBytes, mustExist: options.mustExist)
+        var ballast = Ballast(bytes: options.ballastBytes)
+        do { try ballast.find(in: directory) } catch { throw error.final }
+        let found = try recovery.run(minimumIndex: minimumIndex, installing: installing, ballast: &ballast)
         self.directory = directory
         map = found.map
         segments = found.segments
@@ -60,13 +75,14 @@ public final class LogFile {
         next = NextSegment(capacity: segmentBytes)
         recordBytesMax =
             segmentBytes - SegmentHeader.recordBytes - SegmentSeal.recordBytes - Record.totalBytes(payload: 8)
-        recovered = Recovered(
-            hardState: found.map.hardState,
-            extent: found.map.extent,
-            termStarts: found.map.termStarts,
-            configurations: found.map.configurations,
-            cutTornTail: found.cutTornTail
-        )
+        recovered = Recovered(found.map, cutTornTail: found.cutTornTail)
+        self.ballast = ballast
+        if found.wantsReset, let installing {
+            try reset(to: installing)
+            recovered = Recovered(map, cutTornTail: found.cutTornTail)
+        }
+        // Not the last of what is free: others need it more.
+        if try freeBytes() / 3 >= missingBallastBytes { try restoreBallast() }
     }
 
     public var hardState: HardState { map.hardState }
@@ -94,26 +110,26 @@ public final class LogFile {
             },
             entries: write.entries
         )
-        let payload = batch.encode()
-        guard payload.count <= recordBytesMax else {
-            throw LogError(.tooLarge, "a record of \(payload.count) bytes exceeds the limit of \(recordBytesMax)")
+        let payloadBytes = batch.payloadBytes
+        guard payloadBytes <= recordBytesMax else {
+            throw LogError(.tooLarge, "a record of \(payloadBytes) bytes exceeds the limit of \(recordBytesMax)")
         }
         let firstIndex = write.entries.first?.index ?? write.truncateFrom ?? map.last.index + 1
         // Asked before the disk is touched: a batch that does not fit is the caller's broken invariant.
         let misfit = map.misfit(batch, firstIndex: firstIndex)
         precondition(misfit == nil, "batch at \(firstIndex): \(misfit ?? "")")
         if preparationPause > 0 { preparationPause -= 1 }
-        try makeRoom(for: Record.totalBytes(payload: payload.count))
-        let record = Record(
-            kind: .batch,
+        try makeRoom(for: Record.totalBytes(payload: payloadBytes))
+        let record = Record.encode(
+            .batch,
             term: write.entries.first?.term ?? map.last.term,
             firstIndex: firstIndex,
-            payload: payload[...],
-            previousSum: tail.sum
-        )
+            previousSum: tail.sum,
+            payloadBytes: payloadBytes
+        ) { batch.encode(to: &$0) }
         let offset = tail.end
         try put(record)
-        _ = map.add(batch, firstIndex: firstIndex, segment: tail.sequence, offset: offset, bytes: record.totalBytes)
+        _ = map.add(batch, firstIndex: firstIndex, segment: tail.sequence, offset: offset, bytes: record.bytes.count)
     }
 
     /// Makes the last append durable.
@@ -167,15 +183,58 @@ public final class LogFile {
         }
     }
 
-    /// Whether `prepare()` has anything to do now.
-    public var wantsPreparation: Bool { failure == nil && !next.isReady && preparationPause == 0 }
+    /// Empties the log, which then begins after `position`: the end of a snapshot that is durable as the state. Term and
+    /// vote stay. A crash leaves the old log or the new one; `init(installing:)` finishes it then.
+    ///
+    /// - Parameter position: at or after `extent.base`.
+    /// - Throws: `noSpace`, the log is as it was; `failed`, final.
+    public func reset(to position: LogPosition) throws(LogError) {
+        try checkAlive()
+        try sync()
+        guard extent != LogExtent(base: position, last: position) else { return }
+        precondition(position.index >= map.base.index, "reset to \(position): \(extent)")
+        var hardState = map.hardState
+        hardState.commit = position.index
+        // The snapshot's term is known to have been; nobody here has voted in it, or the term would be in the log.
+        if hardState.term < position.term { hardState = HardState(term: position.term, commit: position.index) }
+        try makeNext()
+        let sequence = tail.sequence + 1
+        guard let storage = next.take() else { preconditionFailure("segment \(sequence) is not ready") }
+        let header = SegmentHeader(
+            sequence: sequence, capacity: next.capacity, base: position, hardState: hardState, isReset: true)
+        let record = header.record(previousSum: tail.sum)
+        do {
+            // This record is the whole step: it lies in one sector, so that it is there or not.
+            try storage.write(record.bytes, at: 0)
+            try storage.sync()
+            for segment in segments { try directory.remove(SegmentName.of(segment)) }
+            try directory.sync()
+        } catch {
+            throw die(error)
+        }
+        tail = TailSegment(
+            sequence: sequence, storage: storage, capacity: next.capacity, end: record.bytes.count, sum: record.sum)
+        segments = [sequence]
+        map = LogMap(base: position, hardState: hardState)
+    }
 
-    /// Does a piece (1 MiB) of making the next segment. A full disk is no error here: it shows in `isShortOfSpace`, and
-    /// the work is tried again after some appends.
+    // MARK: Room
+
+    /// Whether `prepare()` has anything to do now.
+    public var wantsPreparation: Bool {
+        failure == nil && preparationPause == 0 && (!next.isReady || tail.zeroedEnd < aheadEnd)
+    }
+
+    /// Does a piece of the work ahead: makes the next segment, or fills what comes next of this one with zeroes (1 MiB).
+    /// A full disk is no error here: it shows in `isShortOfSpace`, and the work is tried again after some appends.
     public func prepare() throws(LogError) {
         try checkAlive()
         do {
-            try next.advance(in: directory, as: tail.sequence + 1)
+            if !next.isReady {
+                try next.make(in: directory, as: tail.sequence + 1)
+            } else {
+                try zeroAhead()
+            }
             isShortOfSpace = false
         } catch {
             guard error.isNoSpace else { throw die(error) }
@@ -184,8 +243,65 @@ public final class LogFile {
         }
     }
 
+    /// Lets `prepare` try again now what a full disk kept it from.
+    public func retryPreparation() { preparationPause = 0 }
+
     /// There is no room for another segment: only what is left of the current one can be written.
     public private(set) var isShortOfSpace = false
+
+    /// Bytes free on the log's disk.
+    /// - Throws: `failed`; the log goes on.
+    public func freeBytes() throws(LogError) -> Int {
+        do { return try directory.freeBytes() } catch { throw error.final }
+    }
+
+    /// What it takes to make the ballast again, in bytes; 0 while it is there.
+    public var missingBallastBytes: Int { ballast.isThere ? 0 : ballast.bytes }
+
+    /// Gives the ballast's room to whoever needs it. `append` and `reset` do so themselves when the disk is full.
+    /// - Throws: `failed`, final.
+    public func giveUpBallast() throws(LogError) {
+        try checkAlive()
+        do { _ = try ballast.giveUp(in: directory) } catch { throw die(error) }
+    }
+
+    /// Makes the ballast again if there is room.
+    /// - Throws: `failed`, final.
+    public func restoreBallast() throws(LogError) {
+        try checkAlive()
+        do { try ballast.make(in: directory) } catch { throw die(error) }
+    }
+
+    private static let zeroedAheadBytes = 4 << 20
+    private static let zeroedPieceBytes = 1 << 20
+
+    /// Up to where the tail should be written with zeroes: a first write to blocks that are only reserved costs the file
+    /// system another flush.
+    private var aheadEnd: Int { min(tail.capacity, tail.end + Self.zeroedAheadBytes) }
+
+    private func zeroAhead() throws(DiskError) {
+        let start = max(tail.end, tail.zeroedEnd)
+        guard start < aheadEnd else { return }
+        let end = min(start + Self.zeroedPieceBytes, tail.capacity)
+        try tail.storage.write([UInt8](repeating: 0, count: end - start), at: start)
+        try tail.storage.sync()
+        unsynced = false
+        tail.zeroedEnd = end
+    }
+
+    /// Makes the next segment now, at the cost of the ballast if need be.
+    private func makeNext() throws(LogError) {
+        let sequence = tail.sequence + 1
+        do {
+            try ballast.spending(in: directory) { () throws(DiskError) in
+                try next.make(in: directory, as: sequence)
+            }
+            isShortOfSpace = false
+        } catch {
+            isShortOfSpace = error.isNoSpace
+            throw error.isNoSpace ? .noSpace(error) : die(error)
+        }
+    }
 
     // MARK: Writing
 
@@ -193,13 +309,7 @@ public final class LogFile {
     private func makeRoom(for bytes: Int) throws(LogError) {
         if tail.end > 0, tail.end + bytes + SegmentSeal.recordBytes > tail.capacity {
             // First the room, then the seal: a full disk must leave this segment open.
-            do {
-                while !next.isReady { try next.advance(in: directory, as: tail.sequence + 1) }
-                isShortOfSpace = false
-            } catch {
-                isShortOfSpace = error.isNoSpace
-                throw error.isNoSpace ? .noSpace(error) : die(error)
-            }
+            try makeNext()
             let seal = SegmentSeal(last: map.last, nextCapacity: next.capacity)
             try putSynced(seal.record(previousSum: tail.sum))
             let sequence = tail.sequence + 1
@@ -218,29 +328,27 @@ public final class LogFile {
         }
     }
 
-    private func putSynced(_ record: Record) throws(LogError) {
+    private func putSynced(_ record: Record.Encoded) throws(LogError) {
         try put(record)
         try sync()
     }
 
-    private func put(_ record: Record) throws(LogError) {
-        var record = record
-        let bytes = record.encode()
+    private func put(_ record: Record.Encoded) throws(LogError) {
         if tail.dirtyEnd > tail.end {
             try write([UInt8](repeating: 0, count: tail.dirtyEnd - tail.end))
             unsynced = true
             try sync()
             tail.dirtyEnd = 0
         }
-        try write(bytes)
-        tail.end += bytes.count
+        try write(record.bytes)
+        tail.end += record.bytes.count
         tail.sum = record.sum
         unsynced = true
     }
 
     private func write(_ bytes: [UInt8]) throws(LogError) {
         do {
-            try tail.storage.write(bytes, at: tail.end)
+            try ballast.spending(in: directory) { () throws(DiskError) in try tail.storage.write(bytes, at: tail.end) }
         } catch {
             guard error.isNoSpace else { throw die(error) }
             // The blocks are there since the segment was made, yet some file systems need new ones to overwrite. Pieces
@@ -298,6 +406,8 @@ extension LogError {
         Self(.notAvailable, "entry \(index) is not in the log, which spans \(extent.base) to \(extent.last)")
     }
 
+    static func damaged(_ damage: LogDamage) -> Self { damaged("\(damage)") }
+
     static func damaged(_ message: String) -> Self {
         Self(
             .damaged,
@@ -315,6 +425,18 @@ extension DiskError {
             "the log cannot go on: \(self)",
             hint: "check the disk; the daemon must be restarted",
             status: status
+        )
+    }
+}
+
+extension LogFile.Recovered {
+    init(_ map: LogMap, cutTornTail: Bool) {
+        self.init(
+            hardState: map.hardState,
+            extent: map.extent,
+            termStarts: map.termStarts,
+            configurations: map.configurations,
+            cutTornTail: cutTornTail
         )
     }
 }

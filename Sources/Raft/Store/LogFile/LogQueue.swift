@@ -12,9 +12,11 @@ final class LogQueue: @unchecked Sendable {
         case write(Write, bytes: Int)
         case read(Range<UInt64>, bytesMax: Int, @Sendable (Result<[Entry], LogError>) -> Void)
         case compact(UInt64)
+        case reset(LogPosition, @Sendable (Result<Void, LogError>) -> Void)
+        case giveUpBallast
     }
 
-    /// Reads and compactions waiting at once.
+    /// Jobs waiting at once.
     static let jobsMax = 65_536
 
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -83,20 +85,43 @@ final class LogQueue: @unchecked Sendable {
         }
     }
 
-    /// All jobs that came since the last time; waits for one. Nil when closed and empty.
+    /// All jobs that came since the last time; waits for one, or for that long (nil: for ever) and then gives none. Nil
+    /// when closed and empty.
     /// - Parameter idle: called without the lock before each wait, and between batches; true asks to be called again.
-    func take(idle: () -> Bool) -> [Job]? {
+    func take(milliseconds: Int?, idle: () -> Bool) -> [Job]? {
         var more = idle()
+        let until = milliseconds.map { Self.time(in: $0) }
         while true {
+            var isLate = false
             let taken = locked { () -> [Job]? in
-                while jobs.isEmpty, !isClosed, !more { pthread_cond_wait(changed, mutex) }
+                while jobs.isEmpty, !isClosed, !more, !isLate {
+                    guard var until else {
+                        pthread_cond_wait(changed, mutex)
+                        continue
+                    }
+                    isLate = pthread_cond_timedwait(changed, mutex, &until) == ETIMEDOUT
+                }
                 defer { jobs = [] }
                 return jobs.isEmpty && isClosed ? nil : jobs
             }
             guard let taken else { return nil }
-            if !taken.isEmpty { return taken }
+            if !taken.isEmpty || isLate { return taken }
             more = idle()
         }
+    }
+
+    private static func time(in milliseconds: Int) -> timespec {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        let nanoseconds = time.tv_nsec + milliseconds % 1_000 * 1_000_000
+        time.tv_sec += milliseconds / 1_000 + nanoseconds / 1_000_000_000
+        time.tv_nsec = nanoseconds % 1_000_000_000
+        return time
+    }
+
+    static var nowMilliseconds: Int {
+        let now = time(in: 0)
+        return now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
     }
 
     func release(_ count: Int) {
@@ -106,20 +131,6 @@ final class LogQueue: @unchecked Sendable {
     /// From now on every `put` throws this.
     func refuse(_ error: LogError) {
         locked { refusal = error }
-    }
-
-    /// Waits that long, or until the queue is closed.
-    /// - Returns: false when it is closed.
-    func pause(milliseconds: Int) -> Bool {
-        var until = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &until)
-        let nanoseconds = until.tv_nsec + milliseconds % 1_000 * 1_000_000
-        until.tv_sec += milliseconds / 1_000 + nanoseconds / 1_000_000_000
-        until.tv_nsec = nanoseconds % 1_000_000_000
-        return locked {
-            while !isClosed, pthread_cond_timedwait(changed, mutex, &until) == 0 {}
-            return !isClosed
-        }
     }
 
     /// Lets the thread finish what is queued and waits for its end.

@@ -10,8 +10,12 @@ public final class LogWriter: Sendable {
     public enum Report: Sendable {
         /// Durable: this and everything submitted before it. The messages waited for that and may leave now.
         case persisted(Receipt, unlocked: [Message])
-        /// The disk is full. The writes wait and are tried again every second; `persisted` follows when one succeeds.
+        /// The disk is full, said once. Writes wait and are tried again every second and whenever something was given
+        /// back; `persisted` follows when they succeed. Reads and compaction go on meanwhile.
         case noSpace(LogError)
+        /// Whether less is free than should be: then nothing new should be proposed but what frees space. Said when it
+        /// changes, at first only if so.
+        case space(isShort: Bool)
         /// Final, reported once: nothing more becomes durable. What was submitted and not persisted may or may not be on
         /// disk; end the process and open the log anew.
         case failed(LogError)
@@ -19,7 +23,10 @@ public final class LogWriter: Sendable {
 
     /// Bytes of one record at most, unless one entry alone takes more: bounds the time one commit can take.
     static let batchBytesMax = 4 << 20
-    static let noSpaceRetryMilliseconds = 1_000
+    /// Between two tries on a full disk, and at most between two looks at the space while it is short.
+    static let retryMilliseconds = 1_000
+    /// Between two looks at the space when nothing else happens.
+    static let idleLookMilliseconds = 10_000
 
     private let queue: LogQueue
     private let batchBytesMax: Int
@@ -27,15 +34,19 @@ public final class LogWriter: Sendable {
     /// - Parameters:
     ///   - queueBytesMax: bound on what is submitted and not yet durable, in bytes of records. The core's own bound
     ///     (16 MiB) lies below it, so that reaching it is a fault of the caller.
+    ///   - freeBytesMin: below this much free on the disk, space is reported short; it must rise a sixteenth above to be
+    ///     reported well again. 0: nothing is watched.
     ///   - report: called on the log thread, in the order of submission.
     public init(
         log: sending LogFile,
         queueBytesMax: Int = 32 << 20,
+        freeBytesMin: Int = 0,
         report: @escaping @Sendable (Report) -> Void
     ) throws(LogError) {
         batchBytesMax = min(Self.batchBytesMax, log.recordBytesMax)
         queue = LogQueue(bytesMax: queueBytesMax)
-        let worker = LogWorker(log: log, queue: queue, batchBytesMax: batchBytesMax, report: report)
+        let worker = LogWorker(
+            log: log, queue: queue, batchBytesMax: batchBytesMax, freeBytesMin: freeBytesMin, report: report)
         try queue.start { worker.run() }
     }
 
@@ -53,7 +64,8 @@ public final class LogWriter: Sendable {
         }
     }
 
-    /// Reads entries as `LogFile.entries` does, after everything submitted before.
+    /// Reads entries as `LogFile.entries` does, after everything submitted before; while that waits for room on the disk,
+    /// at once if it cannot change what is read.
     public func read(
         _ range: Range<UInt64>,
         bytesMax: Int,
@@ -70,6 +82,22 @@ public final class LogWriter: Sendable {
     /// - Throws: `closed`, `queueFull`; nothing is lost then but room on the disk.
     public func compact(through index: UInt64) throws(LogError) {
         try queue.put(.compact(index))
+    }
+
+    /// Empties the log as `LogFile.reset` does, after everything submitted before; writes submitted later follow it.
+    /// - Parameter completion: called on the log thread once it is durable, or cannot be.
+    public func reset(to position: LogPosition, completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
+        do {
+            try queue.put(.reset(position, completion))
+        } catch {
+            completion(.failure(error))
+        }
+    }
+
+    /// Frees the ballast's room, for a state that cannot be written because the disk is full. It comes back by itself.
+    /// - Throws: `closed`, `queueFull`.
+    public func giveUpBallast() throws(LogError) {
+        try queue.put(.giveUpBallast)
     }
 
     /// Takes no more, makes durable what was submitted, and waits for the thread to end. Blocks; safe to call twice. On a
@@ -97,104 +125,5 @@ public final class LogWriter: Sendable {
         piece.unlocks = write.unlocks
         pieces.append(piece)
         return pieces
-    }
-}
-
-/// Runs on the log thread and nowhere else.
-private final class LogWorker: @unchecked Sendable {
-    // Made on the caller's thread, then touched by the log thread only: the log was `sending`, the rest is Sendable.
-    private let log: LogFile
-    private let queue: LogQueue
-    private let batchBytesMax: Int
-    private let report: @Sendable (LogWriter.Report) -> Void
-    private var failure: LogError?
-
-    init(
-        log: LogFile,
-        queue: LogQueue,
-        batchBytesMax: Int,
-        report: @escaping @Sendable (LogWriter.Report) -> Void
-    ) {
-        self.log = log
-        self.queue = queue
-        self.batchBytesMax = batchBytesMax
-        self.report = report
-    }
-
-    func run() {
-        while let jobs = queue.take(idle: { [self] in prepare() }) {
-            var batch = Write()
-            var bytes = 0
-            for job in jobs {
-                switch job {
-                case .write(let write, let size):
-                    if write.truncateFrom != nil || bytes + size > batchBytesMax { flush(&batch, &bytes) }
-                    if let state = write.hardState { batch.hardState = state }
-                    batch.truncateFrom = batch.truncateFrom ?? write.truncateFrom
-                    batch.entries += write.entries
-                    batch.sequence = write.sequence
-                    batch.unlocks += write.unlocks
-                    bytes += size
-                case .read(let range, let bytesMax, let completion):
-                    flush(&batch, &bytes)
-                    completion(Result { () throws(LogError) in try entries(range, bytesMax) })
-                case .compact(let index):
-                    flush(&batch, &bytes)
-                    attempt { log throws(LogError) in try log.compact(through: index) }
-                }
-            }
-            flush(&batch, &bytes)
-        }
-    }
-
-    private func flush(_ batch: inout Write, _ bytes: inout Int) {
-        guard bytes > 0 else { return }
-        defer {
-            queue.release(bytes)
-            batch = Write()
-            bytes = 0
-        }
-        while failure == nil {
-            do {
-                try log.append(batch)
-                try log.sync()
-                report(.persisted(batch.receipt, unlocked: batch.unlocks))
-                return
-            } catch {
-                guard error.code == .noSpace else { return fail(error) }
-                report(.noSpace(error))
-                guard queue.pause(milliseconds: LogWriter.noSpaceRetryMilliseconds) else { return fail(error) }
-            }
-        }
-    }
-
-    private func entries(_ range: Range<UInt64>, _ bytesMax: Int) throws(LogError) -> [Entry] {
-        if let failure { throw failure }
-        do {
-            return try log.entries(range, bytesMax: bytesMax)
-        } catch {
-            if error.code != .notAvailable { fail(error) }
-            throw error
-        }
-    }
-
-    /// A piece of the next segment when there is nothing else to do. Also done between batches, for a writer never idle.
-    /// - Returns: whether there is more to do.
-    private func prepare() -> Bool {
-        guard failure == nil, log.wantsPreparation else { return false }
-        attempt { log throws(LogError) in try log.prepare() }
-        return failure == nil && log.wantsPreparation
-    }
-
-    private func attempt(_ work: (LogFile) throws(LogError) -> Void) {
-        guard failure == nil else { return }
-        do { try work(log) } catch { fail(error) }
-    }
-
-    private func fail(_ error: LogError) {
-        guard failure == nil else { return }
-        failure = error
-        queue.refuse(error)
-        report(.failed(error))
     }
 }

@@ -12,6 +12,7 @@ enum DiskStatus {
 public final class POSIXLogDirectory: LogDirectory {
     public let path: String
     private let descriptor: Descriptor
+    private let isReadOnly: Bool
 
     /// Opens the directory, making it (mode 0700) when absent; its parent must exist.
     public init(path: String) throws(DiskError) {
@@ -19,6 +20,14 @@ public final class POSIXLogDirectory: LogDirectory {
         if mkdir(path, 0o700) != 0, errno != EEXIST {
             throw DiskError(operation: "mkdir", file: path, status: errno)
         }
+        isReadOnly = false
+        descriptor = try Descriptor("open", file: path) { Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    }
+
+    /// Opens an existing directory to look at it: whatever would change something fails.
+    public init(reading path: String) throws(DiskError) {
+        self.path = path
+        isReadOnly = true
         descriptor = try Descriptor("open", file: path) { Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
     }
 
@@ -40,11 +49,12 @@ public final class POSIXLogDirectory: LogDirectory {
     }
 
     public func open(_ name: String) throws(DiskError) -> any LogStorage {
-        try file("open", name, O_RDWR)
+        try file("open", name, isReadOnly ? O_RDONLY : O_RDWR)
     }
 
     public func create(_ name: String) throws(DiskError) -> any LogStorage {
-        try file("create", name, O_RDWR | O_CREAT | O_TRUNC)
+        try checkWritable("create", name)
+        return try file("create", name, O_RDWR | O_CREAT | O_TRUNC)
     }
 
     private func file(_ operation: String, _ name: String, _ flags: Int32) throws(DiskError) -> POSIXLogStorage {
@@ -55,15 +65,31 @@ public final class POSIXLogDirectory: LogDirectory {
     }
 
     public func rename(_ name: String, to target: String) throws(DiskError) {
+        try checkWritable("rename", name)
         try descriptor.retry("rename") { renameat($0, name, $0, target) }
     }
 
     public func remove(_ name: String) throws(DiskError) {
+        try checkWritable("unlink", name)
         try descriptor.retry("unlink") { unlinkat($0, name, 0) }
     }
 
     public func sync() throws(DiskError) {
         try descriptor.sync("fsync") { fsync($0) }
+    }
+
+    public func freeBytes() throws(DiskError) -> Int {
+        var status = statvfs()
+        try withUnsafeMutablePointer(to: &status) { pointer throws(DiskError) in
+            try descriptor.retry("fstatvfs") { fstatvfs($0, pointer) }
+        }
+        let (bytes, isTooMany) = UInt(status.f_bavail).multipliedReportingOverflow(by: UInt(status.f_frsize))
+        return isTooMany ? .max : Int(clamping: bytes)
+    }
+
+    private func checkWritable(_ operation: String, _ name: String) throws(DiskError) {
+        guard isReadOnly else { return }
+        throw DiskError(operation: operation, file: "\(path)/\(name)", status: EROFS)
     }
 }
 
@@ -117,6 +143,14 @@ final class POSIXLogStorage: LogStorage {
             }
         }
         guard failure == 0 else { throw DiskError(operation: "write", file: descriptor.file, status: failure) }
+    }
+
+    /// Reserves the blocks instead of writing zeroes, so that it costs next to nothing.
+    func allocate(_ count: Int) throws(DiskError) {
+        guard count > 0 else { return }
+        var status = EINTR
+        while status == EINTR { status = posix_fallocate(descriptor.number, 0, off_t(count)) }
+        guard status == 0 else { throw DiskError(operation: "allocate", file: descriptor.file, status: status) }
     }
 
     func sync() throws(DiskError) {

@@ -13,6 +13,8 @@ struct Record {
         case segmentHeader = 1
         case batch = 2
         case seal = 3
+        /// Begins a segment as `segmentHeader` does, and voids all segments before it.
+        case resetHeader = 4
     }
 
     static let headerBytes = 40
@@ -26,33 +28,54 @@ struct Record {
     var firstIndex: UInt64
     var payload: ArraySlice<UInt8>
     var previousSum: UInt32
-    var sum: UInt32 = 0
+    var sum: UInt32
 
     /// Bytes on disk, header and padding included.
     var totalBytes: Int { Self.totalBytes(payload: payload.count) }
 
     static func totalBytes(payload: Int) -> Int { (headerBytes + payload + 7) & ~7 }
 
-    /// - Returns: the bytes to write; `sum` is set to what the next record chains to.
-    mutating func encode() -> [UInt8] {
+    /// A record ready to be written.
+    struct Encoded {
+        var bytes: [UInt8]
+        /// What the next record chains to.
+        var sum: UInt32
+    }
+
+    /// - Parameters:
+    ///   - payloadBytes: exactly what `payload` puts.
+    ///   - payload: appends the payload; called once.
+    static func encode(
+        _ kind: Kind,
+        term: UInt64,
+        firstIndex: UInt64,
+        previousSum: UInt32,
+        payloadBytes: Int,
+        payload: (inout ByteWriter) -> Void
+    ) -> Encoded {
+        let total = totalBytes(payload: payloadBytes)
         var writer = ByteWriter()
+        writer.reserve(total)
         writer.put(Self.magic)
-        writer.put(UInt32(payload.count))
+        writer.put(UInt32(payloadBytes))
         writer.put(kind.rawValue)
         writer.put(Self.version)
         writer.put(UInt16(0))
         writer.put(previousSum)
         writer.put(term)
         writer.put(firstIndex)
+        writer.put(UInt64(0))  // Both sums, once they are known.
+        payload(&writer)
+        precondition(writer.bytes.count == headerBytes + payloadBytes, "the payload has another size than announced")
+        writer.put(repeatElement(0, count: total - writer.bytes.count))
+        var bytes = writer.bytes
+        writer = ByteWriter()  // The bytes have one owner now: changing them copies nothing.
         var body = CRC32C()
-        body.update(writer.bytes[...])
-        body.update(payload)
-        sum = body.value
-        writer.put(sum)
-        writer.put(CRC32C.of(writer.bytes[...]))
-        writer.put(Array(payload))
-        writer.put([UInt8](repeating: 0, count: totalBytes - Self.headerBytes - payload.count))
-        return writer.bytes
+        body.update(bytes[..<(headerBytes - 8)])
+        body.update(bytes[headerBytes..<headerBytes + payloadBytes])
+        bytes.put(body.value, at: headerBytes - 8)
+        bytes.put(CRC32C.of(bytes[..<(headerBytes - 4)]), at: headerBytes - 4)
+        return Encoded(bytes: bytes, sum: body.value)
     }
 
     enum Parsed {
@@ -116,5 +139,11 @@ struct Record {
         }.first { candidate in
             if case .record = parse(segment, at: candidate) { true } else { false }
         }
+    }
+}
+
+extension [UInt8] {
+    fileprivate mutating func put(_ value: UInt32, at offset: Int) {
+        for byte in 0..<4 { self[offset + byte] = UInt8(truncatingIfNeeded: value >> (8 * UInt32(byte))) }
     }
 }

@@ -10,36 +10,39 @@ struct SegmentHeader {
     /// Position before the segment's first entry.
     var base: LogPosition
     var hardState: HardState
+    /// The log begins here: all segments before are void, whatever they hold.
+    var isReset = false
 
     static let payloadBytes = 32 + HardState.encodedBytes
     static let recordBytes = Record.totalBytes(payload: payloadBytes)
 
-    func record(previousSum: UInt32) -> Record {
-        var writer = ByteWriter()
-        writer.put(sequence)
-        writer.put(UInt64(capacity))
-        writer.put(base.index)
-        writer.put(base.term)
-        hardState.encode(to: &writer)
-        return Record(
-            kind: .segmentHeader,
+    func record(previousSum: UInt32) -> Record.Encoded {
+        Record.encode(
+            isReset ? .resetHeader : .segmentHeader,
             term: base.term,
             firstIndex: base.index + 1,
-            payload: writer.bytes[...],
-            previousSum: previousSum
-        )
+            previousSum: previousSum,
+            payloadBytes: Self.payloadBytes
+        ) { writer in
+            writer.put(sequence)
+            writer.put(UInt64(capacity))
+            writer.put(base.index)
+            writer.put(base.term)
+            hardState.encode(to: &writer)
+        }
     }
 
-    init(sequence: UInt64, capacity: Int, base: LogPosition, hardState: HardState) {
+    init(sequence: UInt64, capacity: Int, base: LogPosition, hardState: HardState, isReset: Bool = false) {
         self.sequence = sequence
         self.capacity = capacity
         self.base = base
         self.hardState = hardState
+        self.isReset = isReset
     }
 
     init?(_ record: Record) {
         var reader = ByteReader(record.payload)
-        guard record.kind == .segmentHeader, let sequence = reader.take(UInt64.self),
+        guard record.kind == .segmentHeader || record.kind == .resetHeader, let sequence = reader.take(UInt64.self),
             let size = reader.take(UInt64.self), let capacity = Int(exactly: size),
             let index = reader.take(UInt64.self), let term = reader.take(UInt64.self),
             let hardState = HardState(from: &reader), reader.rest.isEmpty
@@ -48,6 +51,7 @@ struct SegmentHeader {
         self.capacity = capacity
         self.base = LogPosition(index: index, term: term)
         self.hardState = hardState
+        isReset = record.kind == .resetHeader
     }
 }
 
@@ -58,16 +62,12 @@ struct SegmentSeal {
 
     static let recordBytes = Record.totalBytes(payload: 8)
 
-    func record(previousSum: UInt32) -> Record {
-        var writer = ByteWriter()
-        writer.put(UInt64(nextCapacity))
-        return Record(
-            kind: .seal,
-            term: last.term,
-            firstIndex: last.index + 1,
-            payload: writer.bytes[...],
-            previousSum: previousSum
-        )
+    func record(previousSum: UInt32) -> Record.Encoded {
+        Record.encode(
+            .seal, term: last.term, firstIndex: last.index + 1, previousSum: previousSum, payloadBytes: 8
+        ) { writer in
+            writer.put(UInt64(nextCapacity))
+        }
     }
 
     init(last: LogPosition, nextCapacity: Int) {

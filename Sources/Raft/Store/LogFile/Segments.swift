@@ -29,56 +29,43 @@ struct TailSegment {
     var end: Int
     /// Body sum of the last record, here or in the segment before.
     var sum: UInt32
+    /// Up to here zeroes were written; beyond, the room is only reserved and a first write there costs more.
+    var zeroedEnd = 0
     /// Bytes beyond `end` up to here may hold pieces of a record that met a full disk.
     var dirtyEnd = 0
 }
 
-/// Makes the next segment ahead of need, a piece at a time, so that commits never wait for 16 MiB of zeroes and a full
-/// disk shows while there is still room to work in.
+/// Makes the next segment ahead of need, so that commits need not wait for it and a full disk shows while there is still
+/// room to work in.
 struct NextSegment {
-    static let chunkBytes = 1 << 20
-
     let capacity: Int
     private var storage: (any LogStorage)?
-    private var written = 0
-    private(set) var isReady = false
 
     init(capacity: Int) {
         self.capacity = capacity
     }
 
-    /// Does one piece of the work. On an error the unfinished file is gone and the work begins anew.
-    mutating func advance(in directory: any LogDirectory, as sequence: UInt64) throws(DiskError) {
-        do {
-            try piece(in: directory, as: sequence)
-        } catch {
-            storage = nil
-            written = 0
-            if error.isNoSpace { try directory.remove(SegmentName.preparing) }
-            throw error
-        }
-    }
+    var isReady: Bool { storage != nil }
 
-    private mutating func piece(in directory: any LogDirectory, as sequence: UInt64) throws(DiskError) {
+    /// On an error no unfinished file is left.
+    mutating func make(in directory: any LogDirectory, as sequence: UInt64) throws(DiskError) {
         guard !isReady else { return }
-        if storage == nil { storage = try directory.create(SegmentName.preparing) }
-        guard let storage else { return }
-        if written < capacity {
-            let count = min(Self.chunkBytes, capacity - written)
-            try storage.write([UInt8](repeating: 0, count: count), at: written)
-            written += count
-        } else {
-            try storage.sync()
+        do {
+            let fresh = try directory.create(SegmentName.preparing)
+            try fresh.allocate(capacity)
+            try fresh.sync()
             try directory.rename(SegmentName.preparing, to: SegmentName.of(sequence))
             try directory.sync()
-            isReady = true
+            storage = fresh
+        } catch {
+            if error.isNoSpace { try directory.removeIfThere(SegmentName.preparing) }
+            throw error
         }
     }
 
     /// Hands over the finished file and begins anew.
     mutating func take() -> (any LogStorage)? {
-        guard isReady else { return nil }
-        defer { self = NextSegment(capacity: capacity) }
+        defer { storage = nil }
         return storage
     }
 }
