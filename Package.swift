@@ -63,7 +63,11 @@ let package = Package(
         .target(name: "Model", swiftSettings: strict),
         .target(name: "Raft", path: "Sources/Raft/Consensus", swiftSettings: strict),
         .target(
-            name: "Store", dependencies: ["Model", "Raft", grdb], path: "Sources/Raft/Store", swiftSettings: strict),
+            name: "Store",
+            dependencies: ["Model", "Raft", crypto, grdb],
+            path: "Sources/Raft/Store",
+            swiftSettings: strict
+        ),
         .target(
             name: "Orchestrator",
             dependencies: ["Model", "Raft", "Store"],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Model
 import Store
+import TestSupport
 import Testing
 
 /// Commands as bytes and as applied: what was written is what is read, once.
@@ -41,7 +42,8 @@ import Testing
             .putVolume(PutVolume(volume: key, node: nil)), .deleteVolume(VolumeChange(volume: key)),
             .removeVolume(VolumeChange(volume: key)),
             .putConfig(PutConfig(config: key, data: "\u{0}\"\n€", condition: .absent)),
-            .deleteConfig(DeleteConfig(config: key, condition: .none)),
+            .putConfig(PutConfig(config: key, data: "", condition: .version(7))),
+            .deleteConfig(DeleteConfig(config: key, condition: .none)), .compareState,
         ]
     }()
 
@@ -51,21 +53,82 @@ import Testing
             let command = Command(request: "r", at: Timestamp(milliseconds: 1_700_000_000_001), change: change)
             let bytes = try command.encoded()
             #expect(try Command(decoding: bytes) == command)
-            #expect(Array(bytes.prefix(2)) == [0, 1])
+            #expect(Array(bytes.prefix(2)) == [0, 2])
             kinds.insert(Array(bytes[2..<4]))
+            let anonymous = Command(at: Timestamp(milliseconds: 0), change: change)
+            #expect(try Command(decoding: anonymous.encoded()) == anonymous)
         }
-        #expect(kinds.sorted { $0[1] < $1[1] } == (1...17).map { [0, UInt8($0)] })
+        #expect(kinds.sorted { $0[1] < $1[1] } == (1...18).map { [0, UInt8($0)] })
     }
 
     @Test func `a kind, a version or a body this build does not know is an error that names it`() throws {
         let good = try Command(at: Timestamp(milliseconds: 0), change: Self.changes[3]).encoded()
-        for (place, value) in [(1, UInt8(2)), (3, 18), (3, 0), (2, 1), (4, 0)] {
+        for (place, value) in [(1, UInt8(1)), (3, 19), (3, 0), (2, 1), (4, 255), (12, 255), (14, 0)] {
             var bytes = good
             bytes[place] = value
             #expect(throws: Command.Unknown.self) { try Command(decoding: bytes) }
         }
-        #expect(throws: Command.Unknown.self) { try Command(decoding: [0, 1, 0]) }
+        #expect(throws: Command.Unknown.self) { try Command(decoding: [0, 2, 0]) }
         #expect(throws: Command.Unknown.self) { try Command(decoding: Array(good.dropLast())) }
+    }
+
+    @Test func `a leader stamps a command without reading it`() throws {
+        for change in Self.changes {
+            let early = Command(request: "r", at: Timestamp(milliseconds: 5), change: change)
+            var bytes = try early.encoded()
+            let late = Timestamp(milliseconds: 1_800_000_000_123)
+            #expect(Command.time(of: bytes) == early.at)
+            #expect(Command.stamp(&bytes, at: late))
+            #expect(Command.time(of: bytes) == late)
+            #expect(try Command(decoding: bytes) == Command(request: "r", at: late, change: change))
+            // A clock that is off beyond all years still gives a command everybody can read.
+            #expect(Command.stamp(&bytes, at: Timestamp(milliseconds: .min)))
+            #expect(try Command(decoding: bytes).at == Timestamp(milliseconds: 0))
+        }
+        for var bytes: [UInt8] in [[], [0, 2], [0, 1] + [UInt8](repeating: 0, count: 30)] {
+            let before = bytes
+            #expect(!Command.stamp(&bytes, at: Timestamp(milliseconds: 1)))
+            #expect(bytes == before)
+            #expect(Command.time(of: bytes) == nil)
+        }
+    }
+
+    @Test(arguments: UInt64(1)...8)
+    func `any bytes are a command or unknown, and what is read is written as it was`(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        let valid = try Self.changes.map {
+            try Command(request: "request", at: Timestamp(milliseconds: 1_700_000_000_000), change: $0).encoded()
+        }
+        var commands = 0
+        for _ in 0..<1_500 {
+            var bytes = valid[Int.random(in: 0..<valid.count, using: &random)]
+            for _ in 0...Int.random(in: 0..<3, using: &random) where !bytes.isEmpty {
+                let place = Int.random(in: 0..<bytes.count, using: &random)
+                switch Int.random(in: 0..<5, using: &random) {
+                case 0: bytes[place] = UInt8.random(in: 0...255, using: &random)
+                case 1: bytes[place] ^= 1 << UInt8.random(in: 0..<8, using: &random)
+                case 2: bytes.removeSubrange(place...)
+                case 3: bytes.insert(UInt8.random(in: 0...255, using: &random), at: place)
+                default: bytes.remove(at: place)
+                }
+            }
+            do {
+                let command = try Command(decoding: bytes)
+                #expect(try Command(decoding: command.encoded()) == command, "seed \(seed): \(bytes)")
+                commands += 1
+            } catch let error as Command.Unknown {
+                #expect(!error.detail.isEmpty)
+            }
+        }
+        // Many mutations hit the time, the request id or a text.
+        #expect(commands > 100)
+    }
+
+    @Test func `a request id too long for the log is refused when it is proposed`() throws {
+        let command = Command(
+            request: String(repeating: "r", count: Command.requestBytesMax + 1), at: Timestamp(milliseconds: 0),
+            change: .compareState)
+        #expect(throws: Problem.self) { try command.encoded() }
     }
 
     @Test func `names of variables and labels survive the way through the state`() throws {
@@ -97,18 +160,59 @@ import Testing
             let repeated = try fixture.apply(
                 .putConfig(PutConfig(config: key, data: "other", condition: .none)), request: request)
             #expect(repeated.outcome == answer.outcome, "\(request)")
+            #expect(repeated.version == answer.index, "\(request)")
+            #expect(repeated.index > answer.index)
         }
         #expect(try await fixture.dump().filter { !$0.hasPrefix("meta") } == before)
     }
 
+    @Test func `an answer with a rollout comes again as it was`() throws {
+        let fixture = try F()
+        let first = try fixture.apply(F.put("x", [F.service("a")]), request: "r")
+        let again = try fixture.apply(F.put("x", [F.service("a", image: "other")]), request: "r")
+        #expect(again.outcome == .done(.rollout(id: "deploy-2", created: true)))
+        #expect(again.outcome == first.outcome)
+    }
+
     @Test func `answers are forgotten after an hour of log time`() async throws {
         let fixture = try F()
-        for number in 0..<5 {
-            try fixture.apply(
-                .putConfig(PutConfig(config: ObjectKey(name: "c"), data: "", condition: .none)),
-                request: "r\(number)", after: 1_800_000)
+        let put = Change.putConfig(PutConfig(config: ObjectKey(name: "c"), data: "", condition: .none))
+        for number in 0..<5 { try fixture.apply(put, request: "r\(number)", after: 1_800_000) }
+        while fixture.log.count < 64 { try fixture.apply(put) }
+        let kept = try await fixture.state.query("SELECT id FROM requests ORDER BY id").rows
+        #expect(kept == [[.text("r3")], [.text("r4")]])
+    }
+
+    @Test func `answers and events are bounded by count, too`() async throws {
+        let state = try StateMachine(path: nil)
+        let put = Change.putConfig(PutConfig(config: ObjectKey(name: "c"), data: "", condition: .none))
+        let at = Timestamp(milliseconds: 1)
+        var index: UInt64 = 0
+        func apply(_ request: String?) throws {
+            index += 1
+            _ = try state.apply([
+                .init(index: index, term: 1, command: Command(request: request, at: at, change: put))
+            ])
         }
-        #expect(try await fixture.state.query("SELECT id FROM requests ORDER BY id").rows.count == 3)
+        for number in 0..<200 { try apply("early \(number)") }
+        func pass(_ end: UInt64) throws {
+            _ = try state.apply((index + 1...end).map { .init(index: $0, term: 1, command: nil) })
+            index = end
+        }
+        try pass(50_200)
+        let compacted = try await state.read { try $0.meta().eventsCompacted }
+        #expect(compacted == 50_176 - 50_000)
+        #expect(
+            try await state.query("SELECT min(log_index), count(*) FROM events").rows == [
+                [.integer(177), .integer(24)]
+            ])
+        #expect(try await state.query("SELECT count(*) FROM requests").rows == [[.integer(200)]])
+        try pass(100_200)
+        #expect(try await state.query("SELECT count(*) FROM events").rows == [[.integer(0)]])
+        #expect(
+            try await state.query("SELECT min(applied_index), count(*) FROM requests").rows == [
+                [.integer(161), .integer(40)]
+            ])
     }
 
     @Test func `entries already applied are skipped and index and rows move together`() async throws {

@@ -70,7 +70,7 @@ enum Rules {
         ("Sources/Raft/Consensus/", []),
         (
             "Sources/Raft/Store/",
-            ["Model", "Raft", "GRDB", "GRDBSQLite", "FoundationEssentials", "Glibc", "Synchronization"]
+            ["Model", "Raft", "Crypto", "GRDB", "GRDBSQLite", "FoundationEssentials", "Glibc", "Synchronization"]
         ),
         ("Sources/Daemon/Orchestrator/", ["Model", "Raft", "Store", "FoundationEssentials"]),
         ("Sources/Runtime/HTTPClient/", ["CCurl", "FoundationEssentials", "Glibc", "Synchronization"]),

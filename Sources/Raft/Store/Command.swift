@@ -39,6 +39,8 @@ public enum Change: Hashable, Sendable {
     case removeVolume(VolumeChange)
     case putConfig(PutConfig)
     case deleteConfig(DeleteConfig)
+    /// Changes nothing: marks the index at which members compare their state.
+    case compareState
 }
 
 public struct InitializeCluster: Hashable, Codable, Sendable {

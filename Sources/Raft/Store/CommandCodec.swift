@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import FoundationEssentials
-internal import Model
+public import Model
 
-/// Commands as bytes: format version (u16), kind (u16), both big-endian, then the envelope as JSON.
+/// Commands as bytes, big-endian:
+/// `format u16 | kind u16 | time i64 (ms) | request length u16 | request | body`.
 ///
-/// Readable with a pager when it matters, and a field added later is simply absent in old entries.
+/// The time stands at a fixed place, so that a leader stamps a command without reading the rest. A request length of 0
+/// means none. Bodies are JSON, so a field added later is simply absent in old entries; the two kinds that come by the
+/// thousand a second are binary.
 extension Command {
-    public static let formatVersion: UInt16 = 1
+    public static let formatVersion: UInt16 = 2
+    /// Of a request id, in UTF-8.
+    public static let requestBytesMax = 1_024
+    /// Times outside are no times: 1970 to the year 9999.
+    private static let times: ClosedRange<Int64> = 0...253_402_300_799_999
+    private static let timeOffset = 4
+    private static let headBytes = 14
 
     /// A command this build does not know. Skipping it would make this replica differ from the others for ever, so
     /// whoever meets it stops applying.
@@ -19,12 +28,7 @@ extension Command {
         }
     }
 
-    private struct Envelope<Body: Codable>: Codable {
-        var request: String?
-        var at: Int64
-        var body: Body
-    }
-
+    /// - Throws: `Problem` when the request id is too long; what JSON throws for a body.
     public func encoded() throws -> [UInt8] {
         switch change {
         case .initializeCluster(let body): try encoded(1, body)
@@ -42,44 +46,36 @@ extension Command {
         case .putVolume(let body): try encoded(13, body)
         case .deleteVolume(let body): try encoded(14, body)
         case .removeVolume(let body): try encoded(15, body)
-        case .putConfig(let body): try encoded(16, body)
-        case .deleteConfig(let body): try encoded(17, body)
+        case .putConfig(let body):
+            try encoded(16, reserving: body.data.utf8.count + 128) { writer in
+                writer.put(key: body.config)
+                writer.put(condition: body.condition)
+                writer.put(text: body.data)
+            }
+        case .deleteConfig(let body):
+            try encoded(17, reserving: 128) { writer in
+                writer.put(key: body.config)
+                writer.put(condition: body.condition)
+            }
+        case .compareState: try encoded(18, reserving: 0) { _ in }
         }
     }
 
-    /// - Throws: `Unknown` for a version, kind or body this build does not understand.
+    /// - Throws: `Unknown` for a version, kind or body this build does not understand, whatever the bytes are.
     public init(decoding bytes: [UInt8]) throws(Unknown) {
-        guard bytes.count >= 4 else { throw Unknown(version: 0, kind: 0, detail: "\(bytes.count) bytes") }
-        let version = UInt16(bytes[0]) << 8 | UInt16(bytes[1])
-        let kind = UInt16(bytes[2]) << 8 | UInt16(bytes[3])
+        var reader = CommandReader(bytes[...])
+        guard let version = reader.number(UInt16.self), let kind = reader.number(UInt16.self) else {
+            throw Unknown(version: 0, kind: 0, detail: "\(bytes.count) bytes")
+        }
         guard version == Self.formatVersion else { throw Unknown(version: version, kind: kind, detail: "format") }
+        guard let time = reader.number(Int64.self), Self.times.contains(time),
+            let length = reader.number(UInt16.self), length <= Self.requestBytesMax,
+            let request = reader.text(bytes: Int(length))
+        else { throw Unknown(version: version, kind: kind, detail: "envelope") }
         do {
-            func body<Body: Codable>(_ type: Body.Type, _ wrap: (Body) -> Change) throws -> Command {
-                let envelope = try JSON.decodeExact(Envelope<Body>.self, from: Data(bytes[4...]))
-                return Command(
-                    request: envelope.request, at: Timestamp(milliseconds: envelope.at), change: wrap(envelope.body))
-            }
-            self =
-                switch kind {
-                case 1: try body(InitializeCluster.self, Change.initializeCluster)
-                case 2: try body(NodeRow.self, Change.putNode)
-                case 3: try body(PutApp.self, Change.putApp)
-                case 4: try body(ScaleService.self, Change.scaleService)
-                case 5: try body(AppChange.self, Change.restartApp)
-                case 6: try body(AppChange.self, Change.deleteApp)
-                case 7: try body(AppChange.self, Change.removeApp)
-                case 8: try body(AssignTasks.self, Change.assignTasks)
-                case 9: try body(StopTasks.self, Change.stopTasks)
-                case 10: try body(RecordTasks.self, Change.recordTasks)
-                case 11: try body(RemoveTasks.self, Change.removeTasks)
-                case 12: try body(EndRollout.self, Change.endRollout)
-                case 13: try body(PutVolume.self, Change.putVolume)
-                case 14: try body(VolumeChange.self, Change.deleteVolume)
-                case 15: try body(VolumeChange.self, Change.removeVolume)
-                case 16: try body(PutConfig.self, Change.putConfig)
-                case 17: try body(DeleteConfig.self, Change.deleteConfig)
-                default: throw Unknown(version: version, kind: kind, detail: "kind")
-                }
+            let change = try Self.change(kind: kind, &reader)
+            guard let change else { throw Unknown(version: version, kind: kind, detail: "kind or body") }
+            self.init(request: length == 0 ? nil : request, at: Timestamp(milliseconds: time), change: change)
         } catch let error as Unknown {
             throw error
         } catch {
@@ -87,15 +83,163 @@ extension Command {
         }
     }
 
+    /// Nil for a kind or a binary body that is not known; throws what JSON throws.
+    private static func change(kind: UInt16, _ reader: inout CommandReader) throws -> Change? {
+        let body = reader.rest
+        func json<Body: Codable>(_ type: Body.Type, _ wrap: (Body) -> Change) throws -> Change {
+            wrap(try JSON.decodeExact(type, from: Data(body)))
+        }
+        switch kind {
+        case 1: return try json(InitializeCluster.self, Change.initializeCluster)
+        case 2: return try json(NodeRow.self, Change.putNode)
+        case 3: return try json(PutApp.self, Change.putApp)
+        case 4: return try json(ScaleService.self, Change.scaleService)
+        case 5: return try json(AppChange.self, Change.restartApp)
+        case 6: return try json(AppChange.self, Change.deleteApp)
+        case 7: return try json(AppChange.self, Change.removeApp)
+        case 8: return try json(AssignTasks.self, Change.assignTasks)
+        case 9: return try json(StopTasks.self, Change.stopTasks)
+        case 10: return try json(RecordTasks.self, Change.recordTasks)
+        case 11: return try json(RemoveTasks.self, Change.removeTasks)
+        case 12: return try json(EndRollout.self, Change.endRollout)
+        case 13: return try json(PutVolume.self, Change.putVolume)
+        case 14: return try json(VolumeChange.self, Change.deleteVolume)
+        case 15: return try json(VolumeChange.self, Change.removeVolume)
+        case 16:
+            guard let key = reader.key(), let condition = reader.condition(), let data = reader.text(),
+                reader.rest.isEmpty
+            else { return nil }
+            return .putConfig(PutConfig(config: key, data: data, condition: condition))
+        case 17:
+            guard let key = reader.key(), let condition = reader.condition(), reader.rest.isEmpty else { return nil }
+            return .deleteConfig(DeleteConfig(config: key, condition: condition))
+        case 18: return reader.rest.isEmpty ? .compareState : nil
+        default: return nil
+        }
+    }
+
     private func encoded(_ kind: UInt16, _ body: some Codable) throws -> [UInt8] {
-        let json = try JSON.encodeExact(Envelope(request: request, at: at.milliseconds, body: body))
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(4 + json.count)
-        bytes.append(UInt8(Self.formatVersion >> 8))
-        bytes.append(UInt8(Self.formatVersion & 255))
-        bytes.append(UInt8(kind >> 8))
-        bytes.append(UInt8(kind & 255))
-        bytes.append(contentsOf: json)
-        return bytes
+        let json = try JSON.encodeExact(body)
+        return try encoded(kind, reserving: json.count) { $0.bytes.append(contentsOf: json) }
+    }
+
+    private func encoded(
+        _ kind: UInt16, reserving bodyBytes: Int, _ body: (inout CommandWriter) -> Void
+    ) throws -> [UInt8] {
+        let requestBytes = request?.utf8.count ?? 0
+        guard requestBytes <= Self.requestBytesMax else {
+            throw Problem(
+                .badRequest, "the request id has \(requestBytes) bytes", hint: "at most \(Self.requestBytesMax)")
+        }
+        var writer = CommandWriter()
+        writer.bytes.reserveCapacity(Self.headBytes + requestBytes + bodyBytes)
+        writer.put(Self.formatVersion)
+        writer.put(kind)
+        writer.put(Self.clamped(at))
+        writer.put(UInt16(requestBytes))
+        if let request { writer.bytes.append(contentsOf: request.utf8) }
+        body(&writer)
+        return writer.bytes
+    }
+
+    // MARK: - The leader's stamp
+
+    private static func clamped(_ time: Timestamp) -> Int64 {
+        min(max(time.milliseconds, times.lowerBound), times.upperBound)
+    }
+
+    /// Overwrites the time of an encoded command in place; costs the same for every command.
+    /// - Returns: false when the bytes are no command of this format; they are as they were then.
+    @discardableResult
+    public static func stamp(_ bytes: inout [UInt8], at time: Timestamp) -> Bool {
+        guard hasHead(bytes) else { return false }
+        let value = clamped(time)
+        for place in 0..<8 { bytes[timeOffset + place] = UInt8(truncatingIfNeeded: value >> Int64(56 - 8 * place)) }
+        return true
+    }
+
+    /// The time of an encoded command; nil when the bytes are no command of this format.
+    public static func time(of bytes: [UInt8]) -> Timestamp? {
+        guard hasHead(bytes) else { return nil }
+        var reader = CommandReader(bytes[timeOffset...])
+        return reader.number(Int64.self).flatMap { times.contains($0) ? Timestamp(milliseconds: $0) : nil }
+    }
+
+    private static func hasHead(_ bytes: [UInt8]) -> Bool {
+        bytes.count >= headBytes && bytes[0] == UInt8(formatVersion >> 8) && bytes[1] == UInt8(formatVersion & 255)
+    }
+}
+
+// MARK: - Fields
+
+/// Conditions as bytes: 0 none, 1 absent, 2 a version (u64). Texts: u32 length and UTF-8. Keys: namespace
+/// and name as texts.
+private struct CommandWriter {
+    var bytes: [UInt8] = []
+
+    mutating func put<Value: FixedWidthInteger>(_ value: Value) {
+        withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
+    }
+
+    mutating func put(text: String) {
+        put(UInt32(truncatingIfNeeded: text.utf8.count))
+        bytes.append(contentsOf: text.utf8)
+    }
+
+    mutating func put(key: ObjectKey) {
+        put(text: key.namespace)
+        put(text: key.name)
+    }
+
+    mutating func put(condition: Precondition) {
+        switch condition {
+        case .none: bytes.append(0)
+        case .absent: bytes.append(1)
+        case .version(let version):
+            bytes.append(2)
+            put(version)
+        }
+    }
+}
+
+/// Every length is checked against what is there before anything is made from it.
+private struct CommandReader {
+    private(set) var rest: ArraySlice<UInt8>
+
+    init(_ bytes: ArraySlice<UInt8>) {
+        rest = bytes
+    }
+
+    mutating func number<Value: FixedWidthInteger>(_ type: Value.Type) -> Value? {
+        let width = MemoryLayout<Value>.size
+        guard rest.count >= width else { return nil }
+        let value = rest.withUnsafeBytes { $0.loadUnaligned(as: Value.self) }
+        rest = rest.dropFirst(width)
+        return Value(bigEndian: value)
+    }
+
+    mutating func text(bytes count: Int) -> String? {
+        guard count <= rest.count else { return nil }
+        defer { rest = rest.dropFirst(count) }
+        return String(validating: rest.prefix(count), as: UTF8.self)
+    }
+
+    mutating func text() -> String? {
+        guard let count = number(UInt32.self) else { return nil }
+        return text(bytes: Int(count))
+    }
+
+    mutating func key() -> ObjectKey? {
+        guard let namespace = text(), let name = text() else { return nil }
+        return ObjectKey(namespace: namespace, name: name)
+    }
+
+    mutating func condition() -> Precondition? {
+        switch number(UInt8.self) {
+        case 0: return Precondition.none
+        case 1: return .absent
+        case 2: return number(UInt64.self).map(Precondition.version)
+        default: return nil
+        }
     }
 }

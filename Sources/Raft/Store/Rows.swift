@@ -2,15 +2,21 @@
 internal import FoundationEssentials
 internal import GRDB
 public import Model
+public import Raft
 
 // The rows of the applied state as values: what decisions are made from.
 
 public struct MetaRow: Hashable, Sendable {
     public var clusterID: String
+    /// The cluster this one was recovered or restored from; empty when it was made new.
+    public var previousClusterID: String
     public var ranges: AddressRanges
     public var appliedIndex: UInt64
     public var appliedTerm: UInt64
     public var logTime: Timestamp
+    public var configuration: ConfigurationPoint
+    /// Events at and below this index are no longer kept.
+    public var eventsCompacted: UInt64
 }
 
 public struct NodeRow: Hashable, Codable, Sendable {

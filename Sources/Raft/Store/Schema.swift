@@ -6,18 +6,22 @@ internal import GRDB
 /// Times are milliseconds since 1970 UTC, addresses dotted text, versions commit indexes. All tables are STRICT,
 /// all but `meta` with its one row WITHOUT ROWID.
 enum Schema {
-    static let version = 1
+    static let version = 2
 
     static let statements = """
         CREATE TABLE meta (
             id INTEGER PRIMARY KEY CHECK (id = 1),
             schema_version INTEGER NOT NULL,
             cluster_id TEXT NOT NULL,
+            previous_cluster_id TEXT NOT NULL,
             container_range TEXT NOT NULL,
             virtual_range TEXT NOT NULL,
             applied_index INTEGER NOT NULL,
             applied_term INTEGER NOT NULL,
-            log_time INTEGER NOT NULL
+            log_time INTEGER NOT NULL,
+            configuration_index INTEGER NOT NULL,
+            membership BLOB NOT NULL,
+            events_compacted INTEGER NOT NULL
         ) STRICT;
 
         CREATE TABLE nodes (
@@ -30,7 +34,8 @@ enum Schema {
             labels TEXT NOT NULL,
             cpu_millis INTEGER NOT NULL,
             memory_bytes INTEGER NOT NULL,
-            version TEXT NOT NULL
+            version TEXT NOT NULL,
+            changed_index INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
 
         CREATE TABLE apps (
@@ -172,11 +177,30 @@ enum Schema {
         ) STRICT, WITHOUT ROWID;
 
         CREATE TABLE requests (
-            id TEXT PRIMARY KEY,
-            applied_index INTEGER NOT NULL,
+            applied_index INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
             result TEXT NOT NULL,
             at INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
-        CREATE INDEX requests_by_time ON requests (at);
+
+        CREATE TABLE events (
+            log_index INTEGER NOT NULL,
+            sub INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            change TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            PRIMARY KEY (log_index, sub)
+        ) STRICT, WITHOUT ROWID;
         """
+
+    /// Every table in the order it is made, with its primary key: the order of the digest.
+    static let tables: [(name: String, key: String)] = [
+        ("meta", "id"), ("nodes", "id"), ("apps", "namespace, name"), ("services", "namespace, app, name"),
+        ("specs", "namespace, app, service, generation"), ("releases", "namespace, app, release"), ("rollouts", "id"),
+        ("published_ports", "protocol, host_port"), ("tasks", "id"), ("addresses", "address"),
+        ("volumes", "namespace, name"), ("volume_users", "namespace, volume, app"), ("configs", "namespace, name"),
+        ("requests", "applied_index"), ("events", "log_index, sub"),
+    ]
 }

@@ -1,18 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import GRDB
 internal import Model
+internal import Raft
 
-/// Applies one command inside the transaction of its batch. The rows it changes carry its index as their version.
+/// Applies commands one by one inside the transaction of their batch. The rows a command changes carry its index as their
+/// version.
 final class Applier {
     let db: Database
-    let index: UInt64
-    let now: Timestamp
+    private(set) var index: UInt64 = 0
+    private(set) var now = Timestamp(milliseconds: 0)
     var touched = Touched()
+    var events = EventDraft()
 
-    init(db: Database, index: UInt64, now: Timestamp) {
+    init(db: Database) {
         self.db = db
+    }
+
+    /// Nothing is left of the command before.
+    func begin(index: UInt64, now: Timestamp) {
         self.index = index
         self.now = now
+        if !touched.isEmpty { touched = Touched() }
+        events.clear()
+    }
+
+    /// - Parameter version: of the object, when it is not the one this command gives it.
+    func note(
+        _ kind: StateEvent.Kind, _ namespace: String, _ name: String, _ change: StateEvent.Change,
+        version: UInt64? = nil
+    ) {
+        events.note(
+            StateEvent(
+                index: index, sub: 0, kind: kind, namespace: namespace, name: name, change: change,
+                version: version ?? index))
+    }
+
+    func note(_ kind: StateEvent.Kind, _ key: ObjectKey, _ change: StateEvent.Change) {
+        note(kind, key.namespace, key.name, change)
+    }
+
+    func noteService(_ app: ObjectKey, _ service: String, _ change: StateEvent.Change) {
+        note(.service, app.namespace, "\(app.name)/\(service)", change)
     }
 
     var version: Int64 { Int64(bitPattern: index) }
@@ -36,6 +64,7 @@ final class Applier {
         case .removeVolume(let change): try removeVolume(change)
         case .putConfig(let change): try putConfig(change)
         case .deleteConfig(let change): try deleteConfig(change)
+        case .compareState: .done(.unchanged)
         }
     }
 
@@ -45,6 +74,7 @@ final class Applier {
         try db.run(
             "UPDATE meta SET cluster_id = ?, container_range = ?, virtual_range = ? WHERE id = 1",
             [change.clusterID, change.ranges.containers.description, change.ranges.virtual.description])
+        note(.cluster, "", "membership", .created, version: meta.configuration.index)
         return .done(.created)
     }
 
@@ -62,17 +92,21 @@ final class Applier {
                     .conflict, "subnet \(subnet) belongs to node `\(other.text("name"))`",
                     hint: "a data directory whose node.json was lost must be started with its backup"))
         }
+        let existing = try db.row("SELECT * FROM nodes WHERE id = ?", [node.id.raw]).map(NodeRow.init)
+        if existing == node { return .done(.unchanged) }
         try db.run(
             """
-            INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address, subnet = excluded.subnet,
                 role = excluded.role, state = excluded.state, labels = excluded.labels,
-                cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, version = excluded.version
+                cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, version = excluded.version,
+                changed_index = excluded.changed_index
             """,
             [
                 node.id.raw, node.name, node.address, node.subnet.description, node.role, node.state,
-                try encodeText(node.labels), node.cpuMillis, node.memoryBytes, node.version,
+                try encodeText(node.labels), node.cpuMillis, node.memoryBytes, node.version, version,
             ])
+        note(.node, "", node.name, existing == nil ? .created : .updated)
         touched.nodes = true
         return .done(.changed)
     }

@@ -76,6 +76,7 @@ extension Applier {
             try db.run(
                 "INSERT INTO apps VALUES (?, ?, ?, 0, ?, ?, ?)",
                 [key.namespace, key.name, release, version, now.milliseconds, now.milliseconds])
+            note(.app, key, .created)
         } else {
             try touchApp(key, release: release)
         }
@@ -143,6 +144,7 @@ extension Applier {
         try db.run(
             "UPDATE services SET removed = 1, replicas = 0, version = ? WHERE namespace = ? AND app = ? AND name = ?",
             [version, key.namespace, key.name, service])
+        noteService(key, service, .updated)
     }
 
     func nextGeneration(_ key: ObjectKey, _ service: String) throws -> Int {
@@ -183,6 +185,7 @@ extension Applier {
                 key.namespace, key.name, spec.name, spec.image, spec.imageDigest ?? "", spec.replicas, generation,
                 vip?.description, spec.endpointMode.rawValue, version,
             ])
+        noteService(key, spec.name, previous == nil ? .created : .updated)
         return nil
     }
 
@@ -269,6 +272,7 @@ extension Applier {
         try db.run(
             "UPDATE apps SET release = coalesce(?, release), version = ?, updated_at = ? WHERE namespace = ? AND name = ?",
             [release, version, now.milliseconds, key.namespace, key.name])
+        note(.app, key, .updated)
     }
 
     func recordRelease(_ key: ObjectKey, release: Int) throws {
@@ -344,6 +348,7 @@ extension Applier {
         try db.run(
             "UPDATE services SET replicas = ?, version = ? WHERE namespace = ? AND app = ? AND name = ?",
             [change.replicas, version, change.app.namespace, change.app.name, change.service])
+        noteService(change.app, change.service, .updated)
         var spec = service.spec
         spec.replicas = change.replicas
         try db.run(
@@ -379,6 +384,7 @@ extension Applier {
             try db.run(
                 "UPDATE services SET generation = ?, version = ? WHERE namespace = ? AND app = ? AND name = ?",
                 [generation, version, change.app.namespace, change.app.name, service.name])
+            noteService(change.app, service.name, .updated)
         }
         try touchApp(change.app, release: release)
         try recordRelease(change.app, release: release)
@@ -396,6 +402,7 @@ extension Applier {
         try db.run(
             "UPDATE apps SET deleting = 1, version = ?, updated_at = ? WHERE namespace = ? AND name = ?",
             [version, now.milliseconds, change.app.namespace, change.app.name])
+        note(.app, change.app, .updated)
         if let rollout = try currentRollout(change.app), rollout.state == .running {
             try db.run(
                 "UPDATE rollouts SET state = ?, ended_at = ? WHERE id = ?",
@@ -419,14 +426,17 @@ extension Applier {
             "SELECT id FROM tasks WHERE namespace = ? AND app = ? ORDER BY id", [key.namespace, key.name])
         {
             touched.tasks.insert(TaskID(row.text("id")))
+            note(.task, key.namespace, row.text("id"), .deleted)
         }
         for service in try serviceRows(key) {
             try releaseAddress(owner: "service/\(key.namespace)/\(key.name)/\(service.name)")
+            noteService(key, service.name, .deleted)
         }
         for table in ["tasks", "services", "specs", "releases", "rollouts", "published_ports", "volume_users"] {
             try db.run("DELETE FROM \(table) WHERE namespace = ? AND app = ?", [key.namespace, key.name])
         }
         try db.run("DELETE FROM apps WHERE namespace = ? AND name = ?", [key.namespace, key.name])
+        note(.app, key, .deleted)
         touched.apps.insert(key)
         return .done(.changed)
     }
@@ -442,6 +452,10 @@ extension Applier {
             rollout.state == .running
         else { return .done(.unchanged) }
         touched.apps.insert(rollout.app)
+        // What it shows changes, its version does not: a condition on the spec must not fail because a rollout ended.
+        if let app = try appRow(rollout.app) {
+            note(.app, app.key.namespace, app.key.name, .updated, version: app.version)
+        }
         func end(_ state: RolloutView.State) throws {
             try db.run(
                 "UPDATE rollouts SET state = ?, ended_at = ? WHERE id = ?",

@@ -20,6 +20,7 @@ extension Applier {
                 updated_at = excluded.updated_at
             """,
             [change.config.namespace, change.config.name, change.data, version, now.milliseconds])
+        note(.config, change.config, existing == nil ? .created : .updated)
         return .done(existing == nil ? .created : .changed)
     }
 
@@ -34,6 +35,7 @@ extension Applier {
         }
         try db.run(
             "DELETE FROM configs WHERE namespace = ? AND name = ?", [change.config.namespace, change.config.name])
+        note(.config, change.config, .deleted)
         return .done(.changed)
     }
 }

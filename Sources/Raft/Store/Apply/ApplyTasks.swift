@@ -30,9 +30,11 @@ extension Applier {
             for mount in service.spec.mounts {
                 guard case .volume(let name) = mount.source else { continue }
                 try db.run(
-                    "UPDATE volumes SET node = ? WHERE namespace = ? AND name = ? AND node IS NULL",
-                    [task.node.raw, task.app.namespace, name])
+                    "UPDATE volumes SET node = ?, version = ? WHERE namespace = ? AND name = ? AND node IS NULL",
+                    [task.node.raw, version, task.app.namespace, name])
+                if db.changesCount > 0 { note(.volume, task.app.namespace, name, .updated) }
             }
+            note(.task, task.app.namespace, task.id.raw, .created)
             placed += 1
             touched.tasks.insert(task.id)
             touched.apps.insert(task.app)
@@ -62,6 +64,7 @@ extension Applier {
                     """,
                     [change.reason.code.rawValue, change.reason.message, change.reason.hint, version, id.raw])
             }
+            note(.task, task.app.namespace, id.raw, .updated)
             touched.tasks.insert(id)
             touched.apps.insert(task.app)
         }
@@ -98,6 +101,7 @@ extension Applier {
                     "UPDATE rollouts SET progress_at = ? WHERE namespace = ? AND app = ? AND state = 'running'",
                     [now.milliseconds, task.app.namespace, task.app.name])
             }
+            note(.task, task.app.namespace, report.task.raw, .updated)
             touched.tasks.insert(report.task)
             touched.apps.insert(task.app)
         }
@@ -108,6 +112,7 @@ extension Applier {
         for id in change.tasks {
             guard let task = try taskRow(id), task.status.state.isTerminal else { continue }
             try db.run("DELETE FROM tasks WHERE id = ?", [id.raw])
+            note(.task, task.app.namespace, id.raw, .deleted)
             touched.tasks.insert(id)
             touched.apps.insert(task.app)
             try forgetUnused(task.app, service: task.service)
@@ -150,6 +155,7 @@ extension Applier {
                     [app.namespace, app.name, name])
             }
             try releaseAddress(owner: "service/\(app.namespace)/\(app.name)/\(name)")
+            noteService(app, name, .deleted)
         }
     }
 }

@@ -18,6 +18,7 @@ extension Applier {
             "INSERT INTO volumes VALUES (?, ?, 'local', ?, 0, ?, ?)",
             [change.volume.namespace, change.volume.name, change.node?.raw, version, now.milliseconds])
         touched.volumes.insert(change.volume)
+        note(.volume, change.volume, .created)
         return .done(.created)
     }
 
@@ -43,6 +44,7 @@ extension Applier {
         try db.run(
             "UPDATE volumes SET deleting = 1, version = ? WHERE namespace = ? AND name = ?",
             [version, key.namespace, key.name])
+        note(.volume, key, .updated)
         touched.volumes.insert(key)
         return .done(.changed)
     }
@@ -51,6 +53,7 @@ extension Applier {
         try db.run(
             "DELETE FROM volumes WHERE namespace = ? AND name = ? AND deleting = 1",
             [change.volume.namespace, change.volume.name])
+        if db.changesCount > 0 { note(.volume, change.volume, .deleted) }
         touched.volumes.insert(change.volume)
         return .done(.changed)
     }
