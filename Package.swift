@@ -21,6 +21,7 @@ let strictButMembers: [SwiftSetting] = [
 let generated: [SwiftSetting] = []
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let certificates = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let grpcCore = Target.Dependency.product(name: "GRPCCore", package: "grpc-swift-2")
@@ -33,6 +34,8 @@ let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "sw
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let protobuf = Target.Dependency.product(name: "SwiftProtobuf", package: "swift-protobuf")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
@@ -45,10 +48,12 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
@@ -131,7 +136,8 @@ let package = Package(
             dependencies: [
                 "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes",
                 "Discovery", "CLinux",
-                hummingbird, hummingbirdCore, httpTypes, lifecycle, logging, nioCore, nioPosix,
+                certificates, hummingbird, hummingbirdCore, httpTypes, lifecycle, logging, nioCore, nioPosix, nioSSL,
+                nioTLS,
             ],
             path: "Sources/Daemon",
             exclude: ["Orchestrator"],
@@ -171,7 +177,10 @@ let package = Package(
         ),
         .testTarget(
             name: "DaemonTests",
-            dependencies: ["Daemon", "Store", "Orchestrator", "Model", "TestSupport", lifecycle, logging],
+            dependencies: [
+                "Daemon", "Store", "Orchestrator", "Model", "Raft", "TestSupport", lifecycle, logging, nioCore,
+                nioPosix, nioSSL,
+            ],
             swiftSettings: strict
         ),
         .testTarget(
