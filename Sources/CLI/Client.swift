@@ -147,7 +147,7 @@ extension Client {
         case .forbidden, .registryDenied: return .permission
         case .timeout: return .timeout
         case .methodNotAllowed, .imageInvalid, .registryUnreachable, .payloadTooLarge, .busy, .noLeader, .noSpace,
-            .runtimeUnavailable, .internal:
+            .runtimeUnavailable, .compacted, .internal:
             return .general
         case nil: break
         }

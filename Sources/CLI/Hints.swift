@@ -15,6 +15,7 @@ enum Hints {
         case .notFound: "list what exists with `ls`, and check --namespace"
         case .methodNotAllowed: "compare the versions of daemon and command line: `hivemind version`"
         case .conflict, .preconditionFailed: "look at the object's present state, then try again"
+        case .compacted: "list what there is now, then follow events from the index of that list"
         case .portConflict: "choose another host port; `hivemind app ls` shows the ones in use"
         case .volumeInUse: "delete the apps that use it first, or redeploy them without it"
         case .imageInUse: "delete or redeploy the apps that use it first"

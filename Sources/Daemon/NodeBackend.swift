@@ -300,7 +300,7 @@ final class NodeBackend: Backend {
         conditions.removeAll { !told.insert($0).inserted }
         return StatusView(
             node: identity.name, role: "voter", term: status.term, appliedIndex: index,
-            leader: status.isLeader ? identity.name : nil, version: BuildInfo.version, runtime: info, apps: apps,
+            commitIndex: status.commitIndex, leader: status.isLeader ? identity.name : nil, version: BuildInfo.version, runtime: info, apps: apps,
             tasksRunning: tasks, uptimeSeconds: Int((ContinuousClock.now - startedAt).components.seconds),
             conditions: conditions)
     }
@@ -314,8 +314,52 @@ final class NodeBackend: Backend {
             members: [
                 MemberView(
                     id: identity.id, name: identity.name, address: nodes.first { $0.id == identity.id }?.address ?? "",
-                    role: "voter", matchIndex: status.commitIndex, lastContactMs: 0)
+                    role: "voter", matchIndex: status.commitIndex, lastContactMs: 0, lag: 0)
             ], nodes: nodes.count)
+    }
+
+    /// One member is as current as can be once it has applied what its log holds.
+    func readBarrier(_ consistency: ReadConsistency) async throws {
+        let deadline = ContinuousClock.now + .seconds(5)
+        while consistency != .local, !core.status.isCaughtUp {
+            guard ContinuousClock.now < deadline else {
+                throw Problem(
+                    .noLeader, "no leader confirmed in time that this node is current",
+                    hint: "try again, or read what this node has: ?consistency=local")
+            }
+            try await Task.sleep(for: .milliseconds(5))
+        }
+    }
+
+    func transferLeader(to member: String?) async throws -> LeaderView {
+        if let member, member != identity.name, member != identity.id.raw {
+            throw Problem(.notFound, "no member `\(member)`", hint: "`hivemind cluster status` shows them")
+        }
+        guard member != nil else {
+            throw Problem(.conflict, "there is no other voter to lead", hint: "add members first")
+        }
+        return LeaderView(leader: identity.name, previous: identity.name, term: core.status.term)
+    }
+
+    func snapshots() async throws -> ItemList<SnapshotView> { ItemList(items: [], index: core.status.appliedIndex) }
+
+    func takeSnapshot() async throws -> SnapshotView {
+        throw Problem(.runtimeUnavailable, "this node keeps no snapshots", hint: "copy its data directory while it stands")
+    }
+
+    // MARK: - Events
+
+    func events(after position: EventPosition, limit: Int) async throws -> EventPage {
+        EventPage(events: [], end: EventPosition(index: core.status.appliedIndex), hasMore: false)
+    }
+
+    func object(of event: EventView) async throws -> EventView.Object? { nil }
+
+    func waitForIndex(beyond index: UInt64, limit: Duration) async throws {
+        let deadline = ContinuousClock.now + limit
+        while core.status.appliedIndex <= index, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(20))
+        }
     }
 
     func isReady() async -> Bool { core.status.isCaughtUp && core.status.isAdopted }

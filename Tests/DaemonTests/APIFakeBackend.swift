@@ -14,6 +14,13 @@ final class FakeBackend: Backend {
         var filters: [LogFilter] = []
         var pathsSeen: [String] = []
         var unchanged = false
+        var barriers: [ReadConsistency] = []
+        var hasLeader = true
+        /// In order; those up to `eventsGone` are no longer kept.
+        var events: [EventView] = []
+        var eventsGone: UInt64 = 0
+        var transfers: [String?] = []
+        var snapshots: [SnapshotView] = []
     }
 
     let state = Mutex(State())
@@ -55,6 +62,87 @@ final class FakeBackend: Backend {
         if let fault { throw fault }
         guard key.name == "web" else { throw Problem(.notFound, "no app `\(key)`", hint: "hivemind app ls") }
     }
+
+    func readBarrier(_ consistency: ReadConsistency) async throws {
+        let isCurrent = state.withLock { state in
+            state.barriers.append(consistency)
+            return state.hasLeader || consistency == .local
+        }
+        guard isCurrent else { throw Problem(.noLeader, "no leader answers", hint: "use ?consistency=local") }
+    }
+
+    // MARK: - Events
+
+    /// Adds events of the next entry, one for each name, and moves the applied index to it.
+    func happen(_ kind: String, _ names: String..., namespace: String? = "default") {
+        state.withLock { state in
+            state.index += 1
+            for (sub, name) in names.enumerated() {
+                state.events.append(
+                    EventView(
+                        index: state.index, sub: sub, kind: kind, namespace: namespace, name: name, change: .updated,
+                        version: state.index))
+            }
+        }
+    }
+
+    func events(after position: EventPosition, limit: Int) async throws -> EventPage {
+        try state.withLock { state in
+            guard position.floor >= state.eventsGone else {
+                var problem = Problem(.compacted, "events after \(position) are no longer kept", hint: "list, then watch")
+                problem.oldestIndex = state.eventsGone
+                problem.currentIndex = state.index
+                throw problem
+            }
+            let later = state.events.filter(position.isBefore)
+            let page = Array(later.prefix(limit))
+            guard later.count > limit, let last = page.last else {
+                return EventPage(events: page, end: EventPosition(index: state.index), hasMore: false)
+            }
+            return EventPage(
+                events: page, end: EventPosition(index: last.index, sub: last.sub), hasMore: true)
+        }
+    }
+
+    func object(of event: EventView) async throws -> EventView.Object? {
+        guard event.kind == "config" else { return nil }
+        return .config(ConfigView(name: event.name, namespace: "default", data: "now", version: event.version))
+    }
+
+    func waitForIndex(beyond index: UInt64, limit: Duration) async throws {
+        let end = ContinuousClock.now + limit
+        while state.withLock({ $0.index <= index }), ContinuousClock.now < end {
+            try await Task.sleep(for: .milliseconds(2))
+        }
+    }
+
+    // MARK: - Cluster
+
+    func transferLeader(to member: String?) async throws -> LeaderView {
+        state.withLock { $0.transfers.append(member) }
+        switch member {
+        case nil, "n2": return LeaderView(leader: "n2", previous: "n1", term: 2)
+        case "n3": throw Problem(.conflict, "member `n3` does not vote")
+        case "n4": throw Problem(.timeout, "`n4` did not take over")
+        case let name?: throw Problem(.notFound, "no member `\(name)`")
+        }
+    }
+
+    func snapshots() async throws -> ItemList<SnapshotView> {
+        state.withLock { ItemList(items: $0.snapshots, index: $0.index) }
+    }
+
+    func takeSnapshot() async throws -> SnapshotView {
+        state.withLock { state in
+            let snapshot = SnapshotView(
+                name: "snapshot-\(state.index)", index: state.index, term: 1, bytes: 4096, createdAt: Self.epoch,
+                sha256: "00", path: "/snapshots/snapshot-\(state.index)")
+            state.snapshots.insert(snapshot, at: 0)
+            return snapshot
+        }
+    }
+
+    // MARK: - Apps
 
     func apps(namespace: String?) async throws -> ItemList<AppView> {
         if let fault { throw fault }

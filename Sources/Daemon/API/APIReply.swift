@@ -9,8 +9,8 @@ struct APIReply: Sendable {
     enum Body: Sendable {
         case empty
         case bytes(ByteBuffer)
-        /// Newline-delimited JSON, a line at a time.
-        case lines(AsyncThrowingStream<AppLogLine, any Error>, follow: Bool)
+        /// Made while it is sent.
+        case stream(any BodySource)
     }
 
     var status: HTTPResponse.Status
@@ -59,6 +59,7 @@ struct APIReply: Sendable {
 
 extension HTTPField.Name {
     static let hivemindIndex = hivemind("Hivemind-Index")
+    static let lastEventID = hivemind("Last-Event-ID")
     static let requestID = hivemind("X-Request-Id")
 
     /// - Precondition: `text` is a legal field name.

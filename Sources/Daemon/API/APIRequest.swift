@@ -13,6 +13,8 @@ struct APIRequest: Sendable {
     let names: [String: String]
     let query: [String: String]
     let headers: HTTPFields
+    /// `?consistency=`
+    let consistency: ReadConsistency?
     var body = ByteBuffer()
     /// Where the uploaded archive is; it is deleted after the handler.
     var archive: String?
@@ -27,12 +29,17 @@ struct APIRequest: Sendable {
         self.names = names
         self.headers = headers
         self.query = try Self.decoded(query ?? "")
-        // On one node the three are the same; a word that is none of them is a mistake worth telling.
-        if let consistency = self.query["consistency"], !["linearizable", "leader", "local"].contains(consistency) {
+        consistency = try Self.consistency(self.query["consistency"])
+    }
+
+    private static func consistency(_ text: String?) throws(Problem) -> ReadConsistency? {
+        guard let text else { return nil }
+        guard let consistency = ReadConsistency(rawValue: text) else {
             throw Problem(
-                .badRequest, "consistency \(Validation.shown(consistency)) is not known",
-                hint: "use linearizable, leader or local")
+                .badRequest, "consistency \(Validation.shown(text)) is not known",
+                hint: "use \(ReadConsistency.allCases.map(\.rawValue).joined(separator: ", "))")
         }
+        return consistency
     }
 
     private static func decoded(_ query: String) throws(Problem) -> [String: String] {

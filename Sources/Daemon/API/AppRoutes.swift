@@ -4,11 +4,11 @@ internal import Model
 
 enum AppRoutes {
     static let all: [Route] = [
-        Route(.get, "/v1/apps") { request in
+        Route(.get, "/v1/apps", reads: .local) { request in
             let list = try await request.backend.apps(namespace: try request.namespaceFilter())
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/apps/{name}") { request in
+        Route(.get, "/v1/apps/{name}", reads: .linearizable) { request in
             let key = try request.key("app")
             // Asked first: what is read afterwards is at least this new.
             let index = await request.backend.appliedIndex()
@@ -36,14 +36,15 @@ enum AppRoutes {
         Route(.post, "/v1/apps/{name}/restart") { request in
             try accepted(try await request.backend.restartApp(try request.key("app")))
         },
-        Route(.get, "/v1/apps/{name}/logs") { request in
+        Route(.get, "/v1/apps/{name}/logs", reads: .local) { request in
             let key = try request.key("app")
             let filter = try request.logFilter()
             var reply = APIReply(.ok, index: await request.backend.appliedIndex())
-            reply.body = .lines(try await request.backend.logs(key, filter), follow: filter.follow)
+            reply.body = .stream(
+                LogStream(lines: try await request.backend.logs(key, filter), follow: filter.follow))
             return reply
         },
-        Route(.get, "/v1/operations/{id}") { request in
+        Route(.get, "/v1/operations/{id}", reads: .linearizable) { request in
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.operation(request.names["id"] ?? ""), index: index)
         },

@@ -5,6 +5,10 @@ internal import Model
 ///
 /// Every refusal is thrown as a `Problem`; any other error becomes `internal` and is logged.
 protocol Backend: Sendable {
+    /// Waits until what is read here afterwards is as current as asked. Nothing to wait for with `.local`.
+    /// - Throws: `noLeader` when nobody confirmed it in bounded time; `busy`.
+    func readBarrier(_ consistency: ReadConsistency) async throws
+
     // Apps
     func apps(namespace: String?) async throws -> ItemList<AppView>
     func app(_ key: ObjectKey) async throws -> AppView
@@ -32,7 +36,15 @@ protocol Backend: Sendable {
     func nodes() async throws -> ItemList<NodeView>
     func node(_ nameOrID: String) async throws -> NodeView
     func status() async throws -> StatusView
+    /// As this node knows it; never waits for another member.
     func cluster() async throws -> ClusterView
+    /// Hands leadership to the member of that name or id, nil for the voter that is furthest, and waits for the result.
+    /// - Throws: `notFound` for no member, `conflict` for one that does not vote, `timeout`, `noLeader`.
+    func transferLeader(to member: String?) async throws -> LeaderView
+    /// Of this node, newest first.
+    func snapshots() async throws -> ItemList<SnapshotView>
+    /// Takes one of the state as it is now; running writes are not held up.
+    func takeSnapshot() async throws -> SnapshotView
     func isReady() async -> Bool
 
     // Volumes
@@ -54,11 +66,71 @@ protocol Backend: Sendable {
     func putConfig(_ key: ObjectKey, _ data: String, _ condition: WriteCondition) async throws -> Written<ConfigView>
     func deleteConfig(_ key: ObjectKey, _ condition: WriteCondition) async throws -> UInt64
 
+    // Events
+    /// The next events in order, without their objects. A position above the applied index gives an empty page.
+    /// - Throws: `compacted` when events after `position` are no longer kept.
+    func events(after position: EventPosition, limit: Int) async throws -> EventPage
+    /// What the event is about, if its version is still the event's.
+    func object(of event: EventView) async throws -> EventView.Object?
+    /// Waits until this node has applied more than `index`, at most as long as `limit`.
+    func waitForIndex(beyond index: UInt64, limit: Duration) async throws
+
     // SQL and numbers
     func query(_ sql: String) async throws -> QueryView
     func metrics() async -> String
     /// For the `Hivemind-Index` header.
     func appliedIndex() async -> UInt64
+}
+
+/// How current a read is, `?consistency=`.
+enum ReadConsistency: String, CaseIterable, Sendable {
+    /// Shows every write acknowledged before the read was asked for, by whichever member.
+    case linearizable
+    /// Shows every write this node's leader knows to be committed, without proof that it still leads.
+    case leader
+    /// Shows what this node has applied; answers without a leader.
+    case local
+}
+
+/// A place in the stream of events.
+struct EventPosition: Hashable, Sendable, CustomStringConvertible {
+    var index: UInt64
+    /// Last event of the entry that was seen; nil when all were.
+    var sub: Int?
+
+    init(index: UInt64, sub: Int? = nil) {
+        self.index = index
+        self.sub = sub
+    }
+
+    /// `57` or `57.2`, as the stream writes its ids.
+    init?(_ text: String) {
+        let parts = text.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
+        guard let index = UInt64(parts[0]), index <= UInt64(Int64.max) else { return nil }
+        self.index = index
+        if parts.count == 2 {
+            guard let sub = Int(parts[1]), sub >= 0 else { return nil }
+            self.sub = sub
+        }
+    }
+
+    /// The index after which to look for what comes next.
+    var floor: UInt64 { sub == nil ? index : index - min(index, 1) }
+
+    func isBefore(_ event: EventView) -> Bool {
+        event.index > index || (event.index == index && event.sub > sub ?? Int.max)
+    }
+
+    var description: String { sub.map { "\(index).\($0)" } ?? "\(index)" }
+}
+
+struct EventPage: Sendable {
+    /// All events after the position asked for, up to and including `end`.
+    var events: [EventView]
+    /// Where to go on: up to here nothing is missing.
+    var end: EventPosition
+    /// More is there already.
+    var hasMore: Bool
 }
 
 /// `If-Match` and `If-None-Match`.

@@ -5,12 +5,12 @@ internal import Model
 /// Small versioned documents with compare-and-set. Slashes of a name may be written as they are or as `%2F`.
 enum ConfigRoutes {
     static let all: [Route] = [
-        Route(.get, "/v1/configs") { request in
+        Route(.get, "/v1/configs", reads: .local) { request in
             let list = try await request.backend.configs(
                 namespace: try request.namespaceFilter(), prefix: request.query["prefix"] ?? "")
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/configs/{name...}") { request in
+        Route(.get, "/v1/configs/{name...}", reads: .linearizable) { request in
             let key = try request.configKey()
             let index = await request.backend.appliedIndex()
             let config = try await request.backend.config(key)

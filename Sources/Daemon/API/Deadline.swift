@@ -11,6 +11,8 @@ struct RequestLimits: Sendable {
     var image: Duration = .seconds(30 * 60)
     /// What is left for requests once shutdown began.
     var drain: Duration = .seconds(5)
+    /// An event stream says at least this often how far it is.
+    var bookmark: Duration = .seconds(5)
     /// JSON bodies.
     var jsonBytesMax = 4 << 20
     /// Image archives.

@@ -83,7 +83,10 @@ struct Responder: Sendable {
         do {
             result = .success(
                 try await withDeadline(deadline, drain: limits.drain, on: channel.eventLoop) {
-                    try await RequestIdentity.$current.withValue(identity) { try await route.handler(ready) }
+                    if let standard = route.reads {
+                        try await ready.backend.readBarrier(ready.consistency ?? standard)
+                    }
+                    return try await RequestIdentity.$current.withValue(identity) { try await route.handler(ready) }
                 })
         } catch {
             result = .failure(error)
@@ -100,16 +103,16 @@ struct Responder: Sendable {
         if request.method == .head {
             if case .bytes(let bytes) = reply.body { reply.headers[.contentLength] = String(bytes.readableBytes) }
             reply.body = .empty
-        } else if case .lines(let lines, let follow) = reply.body {
-            reply.headers[.contentType] = "application/x-ndjson"
-            if follow { reply.headers[.connection] = "close" }
+        } else if case .stream(let source) = reply.body {
+            reply.headers[.contentType] = source.contentType
+            if source.isEndless { reply.headers[.connection] = "close" }
             metrics.streamBegan()
             defer { metrics.streamEnded() }
             let bodyWriter = try await writer.writeHead(HTTPResponse(status: reply.status, headerFields: reply.headers))
             do {
-                try await LogStream(lines: lines, follow: follow).send(to: bodyWriter, of: request, on: channel)
+                try await BodyStream(source: source, limits: limits).send(to: bodyWriter, of: request, on: channel)
             } catch {
-                logger.debug("log stream ended early", metadata: ["error": "\(error)"])
+                logger.debug("stream ended early", metadata: ["error": "\(error)"])
                 throw error
             }
             return
@@ -125,7 +128,7 @@ struct Responder: Sendable {
             try await writer.write(
                 response: HTTPResponse(status: reply.status, headerFields: reply.headers),
                 body: ResponseBody(byteBuffer: bytes))
-        case .empty, .lines:
+        case .empty, .stream:
             if request.method != .head, reply.status != .noContent { reply.headers[.contentLength] = "0" }
             try await writer.writeResponse(HTTPResponse(status: reply.status, headerFields: reply.headers))
         }

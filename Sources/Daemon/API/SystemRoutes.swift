@@ -6,7 +6,7 @@ internal import Model
 enum SystemRoutes {
     static func all(version: VersionView) -> [Route] {
         [
-            Route(.post, "/v1/query", body: .json) { request in
+            Route(.post, "/v1/query", body: .json, reads: .local) { request in
                 let index = await request.backend.appliedIndex()
                 return try .json(
                     try await request.backend.query(try request.json(QueryRequest.self).sql), index: index)

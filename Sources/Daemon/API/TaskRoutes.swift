@@ -5,21 +5,21 @@ internal import Model
 /// Tasks and the services they are replicas of.
 enum TaskRoutes {
     static let all: [Route] = [
-        Route(.get, "/v1/tasks") { request in
+        Route(.get, "/v1/tasks", reads: .local) { request in
             let list = try await request.backend.tasks(
                 namespace: try request.namespaceFilter(), app: try request.app(), all: try request.flag("all"))
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/tasks/{id}") { request in
+        Route(.get, "/v1/tasks/{id}", reads: .linearizable) { request in
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.task(request.names["id"] ?? ""), index: index)
         },
-        Route(.get, "/v1/services") { request in
+        Route(.get, "/v1/services", reads: .local) { request in
             let list = try await request.backend.services(
                 namespace: try request.namespaceFilter(), app: try request.app())
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/services/{name}") { request in
+        Route(.get, "/v1/services/{name}", reads: .linearizable) { request in
             let key = try request.key("service"), app = try request.app()
             let index = await request.backend.appliedIndex()
             let service = try await request.backend.service(key, app: app)

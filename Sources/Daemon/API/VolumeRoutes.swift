@@ -4,11 +4,11 @@ internal import Model
 
 enum VolumeRoutes {
     static let all: [Route] = [
-        Route(.get, "/v1/volumes") { request in
+        Route(.get, "/v1/volumes", reads: .local) { request in
             let list = try await request.backend.volumes(namespace: try request.namespaceFilter())
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/volumes/{name}") { request in
+        Route(.get, "/v1/volumes/{name}", reads: .linearizable) { request in
             let key = try request.key("volume")
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.volume(key), index: index)

@@ -35,6 +35,14 @@ public struct PutConfigRequest: Hashable, Codable, Sendable {
     public init(data: String) { self.data = data }
 }
 
+/// `POST /v1/cluster/transfer-leader`
+public struct TransferLeaderRequest: Hashable, Codable, Sendable {
+    /// Name or id of the member that is to lead; nil for the voter that is furthest.
+    public var to: String?
+
+    public init(to: String?) { self.to = to }
+}
+
 /// `POST /v1/query`
 public struct QueryRequest: Hashable, Codable, Sendable {
     public var sql: String
@@ -68,6 +76,7 @@ public struct Problem: Error, Hashable, Codable, Sendable, CustomStringConvertib
         case notFound = "not_found"
         case methodNotAllowed = "method_not_allowed"
         case conflict
+        case compacted
         case preconditionFailed = "precondition_failed"
         case portConflict = "port_conflict"
         case volumeInUse = "volume_in_use"
@@ -96,6 +105,7 @@ public struct Problem: Error, Hashable, Codable, Sendable, CustomStringConvertib
             case .notFound: 404
             case .methodNotAllowed: 405
             case .conflict, .portConflict, .volumeInUse, .imageInUse: 409
+            case .compacted: 410
             case .preconditionFailed: 412
             case .payloadTooLarge: 413
             case .busy: 429
@@ -114,6 +124,9 @@ public struct Problem: Error, Hashable, Codable, Sendable, CustomStringConvertib
     public var detail: String
     public var hint: String?
     public var requestId: String?
+    /// Of `compacted`: the oldest index after which events are kept, and the applied index of the node that answers.
+    public var oldestIndex: UInt64?
+    public var currentIndex: UInt64?
 
     public init(_ code: Code, _ detail: String, hint: String? = nil) {
         self.code = code

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import HTTPTypes
+internal import Model
+
+/// The members, who leads, and snapshots of the whole state.
+enum ClusterRoutes {
+    static let all: [Route] = [
+        Route(.get, "/v1/cluster", reads: .local) { request in
+            let index = await request.backend.appliedIndex()
+            return try .json(try await request.backend.cluster(), index: index)
+        },
+        Route(.post, "/v1/cluster/transfer-leader", body: .json) { request in
+            // A body is not needed: without one the leader chooses.
+            let target = request.body.readableBytes > 0 ? try request.json(TransferLeaderRequest.self).to : nil
+            if target?.isEmpty == true {
+                throw Problem(.badRequest, "`to` is empty", hint: "name a member, or leave `to` out")
+            }
+            let view = try await request.backend.transferLeader(to: target)
+            return try .json(view, index: await request.backend.appliedIndex())
+        },
+        Route(.get, "/v1/snapshots") { request in
+            let list = try await request.backend.snapshots()
+            return try .json(list, index: list.index)
+        },
+        Route(.post, "/v1/snapshots", isImageWork: true) { request in
+            let snapshot = try await request.backend.takeSnapshot()
+            return try .json(snapshot, .created, index: await request.backend.appliedIndex())
+        },
+    ]
+}
