@@ -13,6 +13,8 @@ public struct DaemonConfiguration: Hashable, Sendable {
     /// Nil starts a private containerd.
     public var containerdAddress: String?
     public var runtime: RuntimeKind
+    /// File that lists the members of a cluster and this node's certificate; nil for a node alone.
+    public var peersFile: String?
     /// Nil takes the host's name. A node keeps the name it was first started with.
     public var nodeName: String?
     /// trace, debug, info, notice, warning, error or critical.
@@ -28,6 +30,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         socketPath: String = DaemonConfiguration.standardSocketPath,
         containerdAddress: String? = nil,
         runtime: RuntimeKind = .containerd,
+        peersFile: String? = nil,
         nodeName: String? = nil,
         logLevel: String = "info",
         ranges: AddressRanges = .standard
@@ -36,6 +39,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         self.socketPath = socketPath
         self.containerdAddress = containerdAddress
         self.runtime = runtime
+        self.peersFile = peersFile
         self.nodeName = nodeName
         self.logLevel = logLevel
         self.ranges = ranges

@@ -4,6 +4,7 @@ internal import FoundationEssentials
 internal import Logging
 internal import Model
 internal import Orchestrator
+internal import Raft
 internal import Store
 internal import Synchronization
 
@@ -14,6 +15,7 @@ final class NodeBackend: Backend {
     let effects: Effects
     let publisher: Publisher
     let identity: NodeIdentity
+    let members: Members
     let log: Logger
     private let startedAt = ContinuousClock.now
 
@@ -22,13 +24,14 @@ final class NodeBackend: Backend {
 
     init(
         state: StateMachine, core: CoreOwner, effects: Effects, publisher: Publisher, identity: NodeIdentity,
-        log: Logger
+        members: Members, log: Logger
     ) {
         self.state = state
         self.core = core
         self.effects = effects
         self.publisher = publisher
         self.identity = identity
+        self.members = members
         self.log = log
     }
 
@@ -44,7 +47,7 @@ final class NodeBackend: Backend {
         let applied = try await core.propose(
             change, request: RequestIdentity.current, deadline: Self.writeDeadline)
         switch applied.outcome {
-        case .done(let effect): return (applied.index, effect)
+        case .done(let effect): return (applied.version, effect)
         case .refused(let problem): throw problem
         }
     }
@@ -255,7 +258,7 @@ final class NodeBackend: Backend {
     func nodes() async throws -> ItemList<NodeView> {
         let info = await effects.runtime.info()
         let own = identity.id
-        let isLeader = core.status.isLeader
+        let leader = leaderName(core.status)
         return try await list { state in
             let tasks = try state.tasks().filter { !$0.status.state.isTerminal }
             let index = try state.meta().appliedIndex
@@ -263,7 +266,7 @@ final class NodeBackend: Backend {
                 let mine = tasks.filter { $0.node == node.id }
                 return NodeView(
                     id: node.id, name: node.name, address: node.address, state: node.state, role: node.role,
-                    leader: isLeader && node.id == own, subnet: node.subnet, labels: node.labels,
+                    leader: node.name == leader, subnet: node.subnet, labels: node.labels,
                     capacity: NodeResources(
                         cpuMillis: node.cpuMillis, memoryBytes: node.memoryBytes,
                         tasks: AddressPool.containerOffsets(of: node.subnet).count),
@@ -296,11 +299,16 @@ final class NodeBackend: Backend {
             "port \($0.hostPort)/\($0.protocol.rawValue) could not be published: another program of this node uses it"
         }
         if let condition = status.condition { conditions.insert(condition, at: 0) }
+        if status.consensus.leader == nil {
+            conditions.insert("no leader: changes are refused until a majority of the voters answers", at: 0)
+        }
+        if let halted = status.state.halted { conditions.insert("this node applies no more changes: \(halted)", at: 0) }
         var told: Set<String> = []
         conditions.removeAll { !told.insert($0).inserted }
         return StatusView(
-            node: identity.name, role: "voter", term: status.term, appliedIndex: index,
-            commitIndex: status.commitIndex, leader: status.isLeader ? identity.name : nil, version: BuildInfo.version, runtime: info, apps: apps,
+            node: identity.name, role: role(of: core.member, status), term: status.term, appliedIndex: index,
+            commitIndex: status.commitIndex, leader: leaderName(status), version: BuildInfo.version, runtime: info,
+            apps: apps,
             tasksRunning: tasks, uptimeSeconds: Int((ContinuousClock.now - startedAt).components.seconds),
             conditions: conditions)
     }
@@ -308,58 +316,148 @@ final class NodeBackend: Backend {
     func cluster() async throws -> ClusterView {
         let status = core.status
         let (nodes, cluster) = try await state.read { (try $0.nodes(), try $0.meta().clusterID) }
+        // Only the leader knows how far the others are; without one their places stay empty.
+        let progress = await core.memberProgress()
+        let configuration = status.consensus.configuration?.membership ?? Membership(voters: [core.member])
+        let last = progress?.map(\.match).max() ?? 0
+        let views = configuration.members.map { member -> MemberView in
+            let known = progress?.first { $0.id == member }
+            let name = self.name(of: member)
+            let node = nodes.first { $0.name == name }
+            return MemberView(
+                id: node?.id ?? NodeID("\(member)"), name: name,
+                address: members.peer(member).map { "\($0.address)" } ?? node?.address ?? "",
+                role: configuration.isVoter(member) ? "voter" : "standby", matchIndex: known?.match,
+                lastContactMs: known.map { $0.silentTicks * Int(ConsensusOwner.tickMilliseconds) },
+                lag: known.map { last - $0.match })
+        }
         return ClusterView(
-            id: cluster, leader: status.isLeader ? identity.name : nil, term: status.term,
-            commitIndex: status.commitIndex,
-            members: [
-                MemberView(
-                    id: identity.id, name: identity.name, address: nodes.first { $0.id == identity.id }?.address ?? "",
-                    role: "voter", matchIndex: status.commitIndex, lastContactMs: 0, lag: 0)
-            ], nodes: nodes.count)
+            id: cluster, leader: leaderName(status), term: status.term, commitIndex: status.commitIndex,
+            members: views.sorted { $0.name < $1.name }, nodes: nodes.count)
     }
 
-    /// One member is as current as can be once it has applied what its log holds.
+    private func name(of member: MemberID) -> String {
+        members.peer(member)?.name ?? (member == core.member ? identity.name : "\(member)")
+    }
+
+    private func leaderName(_ status: CoreOwner.Status) -> String? { status.consensus.leader.map { name(of: $0) } }
+
+    private func role(of member: MemberID, _ status: CoreOwner.Status) -> String {
+        guard let membership = status.consensus.configuration?.membership else { return "observer" }
+        return membership.isVoter(member) ? "voter" : membership.contains(member) ? "standby" : "observer"
+    }
+
     func readBarrier(_ consistency: ReadConsistency) async throws {
-        let deadline = ContinuousClock.now + .seconds(5)
-        while consistency != .local, !core.status.isCaughtUp {
-            guard ContinuousClock.now < deadline else {
-                throw Problem(
-                    .noLeader, "no leader confirmed in time that this node is current",
-                    hint: "try again, or read what this node has: ?consistency=local")
+        switch consistency {
+        case .local: return
+        case .leader where core.status.consensus.isReady:
+            // What this leader knows to be committed, applied here.
+            let index = core.status.commitIndex
+            let end = Clock.monotonic() + CoreOwner.noLeaderMilliseconds
+            guard await core.proposals.applied(through: index, deadline: end) else {
+                throw Problem(.timeout, "this node has not applied entry \(index) yet", hint: "try again")
             }
-            try await Task.sleep(for: .milliseconds(5))
+        case .leader, .linearizable: try await core.readBarrier()
         }
     }
 
     func transferLeader(to member: String?) async throws -> LeaderView {
-        if let member, member != identity.name, member != identity.id.raw {
-            throw Problem(.notFound, "no member `\(member)`", hint: "`hivemind cluster status` shows them")
+        let before = core.status
+        let membership = before.consensus.configuration?.membership ?? Membership(voters: [core.member])
+        var target: MemberID?
+        if let member {
+            target = members.peer(named: member)?.id ?? (member == identity.name ? core.member : nil)
+            guard let target, membership.contains(target) else {
+                throw Problem(.notFound, "no member `\(member)`", hint: "`hivemind cluster status` shows them")
+            }
+            guard membership.isVoter(target) else {
+                throw Problem(.conflict, "member `\(member)` does not vote", hint: "only a voter can lead")
+            }
         }
-        guard member != nil else {
-            throw Problem(.conflict, "there is no other voter to lead", hint: "add members first")
+        let previous = leaderName(before) ?? ""
+        switch try await core.transferLeadership(to: target) {
+        case .transferred(let leader):
+            return LeaderView(leader: name(of: leader), previous: previous, term: core.status.term)
+        case .noTarget:
+            throw Problem(
+                .conflict, "there is no other voter that could lead now", hint: "`hivemind cluster status` shows them")
+        case .timedOut(let member):
+            throw Problem(
+                .timeout, "`\(name(of: member))` did not take over in time; `\(previous)` leads on",
+                hint: "see whether it is up and reachable")
+        case .notLeader: throw CoreOwner.noLeader
         }
-        return LeaderView(leader: identity.name, previous: identity.name, term: core.status.term)
     }
 
     func snapshots() async throws -> ItemList<SnapshotView> { ItemList(items: [], index: core.status.appliedIndex) }
 
     func takeSnapshot() async throws -> SnapshotView {
-        throw Problem(.runtimeUnavailable, "this node keeps no snapshots", hint: "copy its data directory while it stands")
+        throw Problem(
+            .runtimeUnavailable, "this node keeps no snapshots", hint: "copy its data directory while it stands")
     }
 
     // MARK: - Events
 
     func events(after position: EventPosition, limit: Int) async throws -> EventPage {
-        EventPage(events: [], end: EventPosition(index: core.status.appliedIndex), hasMore: false)
+        let found = try await state.read {
+            try $0.events(after: position.index, sub: position.sub, limit: limit)
+        }
+        switch found {
+        case .compacted(let oldest, let applied):
+            var problem = Problem(
+                .compacted, "events after \(position) are no longer kept: the oldest is \(oldest), now is \(applied)",
+                hint: "list the objects and follow from \(applied)")
+            problem.oldestIndex = oldest
+            problem.currentIndex = applied
+            throw problem
+        case .events(let events, let through):
+            let views = events.map { event in
+                EventView(
+                    index: event.index, sub: event.sub, kind: event.kind.rawValue,
+                    namespace: event.namespace.isEmpty ? nil : event.namespace, name: event.name,
+                    change: EventView.Change(rawValue: event.change.rawValue) ?? .updated, version: event.version)
+            }
+            let applied = core.proposals.appliedIndex
+            return EventPage(
+                events: views, end: through < position.index ? position : EventPosition(index: through),
+                hasMore: through < applied)
+        }
     }
 
-    func object(of event: EventView) async throws -> EventView.Object? { nil }
+    func object(of event: EventView) async throws -> EventView.Object? {
+        guard event.change != .deleted, let kind = StateEvent.Kind(rawValue: event.kind) else { return nil }
+        let stored = StateEvent(
+            index: event.index, sub: event.sub, kind: kind, namespace: event.namespace ?? "", name: event.name,
+            change: .updated, version: event.version)
+        guard try await state.read({ try $0.version(of: stored) }) == event.version else { return nil }
+        let key = ObjectKey(namespace: event.namespace ?? "default", name: event.name)
+        let object: EventView.Object
+        do {
+            switch kind {
+            case .app: object = .app(try await app(key))
+            case .service:
+                let parts = event.name.split(separator: "/", maxSplits: 1).map(String.init)
+                guard parts.count == 2 else { return nil }
+                object = .service(
+                    try await service(ObjectKey(namespace: key.namespace, name: parts[1]), app: parts[0]))
+            case .task: object = .task(try await task(event.name))
+            case .node: object = .node(try await node(event.name))
+            case .volume:
+                guard let view = try await volumeView(key, measured: false) else { return nil }
+                object = .volume(view)
+            case .config: object = .config(try await config(key))
+            case .cluster: object = .cluster(try await cluster())
+            }
+        } catch let problem as Problem where problem.code == .notFound {
+            return nil
+        }
+        // What was read may be newer than the version asked about.
+        return try await state.read({ try $0.version(of: stored) }) == event.version ? object : nil
+    }
 
     func waitForIndex(beyond index: UInt64, limit: Duration) async throws {
-        let deadline = ContinuousClock.now + limit
-        while core.status.appliedIndex <= index, ContinuousClock.now < deadline {
-            try await Task.sleep(for: .milliseconds(20))
-        }
+        let end = Clock.monotonic() + Int64(limit / .milliseconds(1))
+        _ = await core.proposals.applied(through: index + 1, deadline: end)
     }
 
     func isReady() async -> Bool { core.status.isCaughtUp && core.status.isAdopted }

@@ -12,8 +12,6 @@ final class NodeIdentity: Sendable {
     let name: String
     let clusterID: String
     let member: MemberID
-    /// Made with the data directory: tells this member from one that came back under its id with an empty disk.
-    let incarnation: UInt64
     private let lock: Int32
 
     private struct File: Codable {
@@ -21,12 +19,12 @@ final class NodeIdentity: Sendable {
         var name: String
         var clusterId: String
         var memberId: MemberID
-        var incarnation: UInt64
     }
 
     /// Takes the lock and reads or makes the identity.
-    /// - Throws: `DaemonError` when another daemon holds the directory or it cannot be used.
-    init(dataDirectory: String, name wanted: String?) throws {
+    /// - Parameter peers: the cluster this node is to belong to; nil for a node that makes one of its own.
+    /// - Throws: `DaemonError` when another daemon holds the directory, it cannot be used, or it is another node's.
+    init(dataDirectory: String, name wanted: String?, peers: PeerConfiguration? = nil) throws {
         do {
             try FileManager.default.createDirectory(atPath: dataDirectory, withIntermediateDirectories: true)
         } catch {
@@ -50,26 +48,44 @@ final class NodeIdentity: Sendable {
                 name = file.name
                 clusterID = file.clusterId
                 member = file.memberId
-                incarnation = file.incarnation
             } catch {
                 throw DaemonError("`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
             }
+            if let peers { try check(peers, dataDirectory) }
             return
         }
         var generator = SystemRandomNumberGenerator()
         id = NodeID(IdentifierMaker.make(using: &generator))
-        clusterID = IdentifierMaker.make(using: &generator)
-        member = 1
-        incarnation = generator.next()
-        var buffer = [CChar](repeating: 0, count: 256)
-        gethostname(&buffer, 255)
-        let host = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        name = Self.label(wanted ?? host)
-        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID, memberId: member, incarnation: incarnation), pretty: true)
+        clusterID = peers?.clusterID ?? IdentifierMaker.make(using: &generator)
+        member = peers?.own.id ?? UInt64.random(in: 1...UInt64(Int64.max), using: &generator)
+        name = peers?.own.name ?? Self.label(wanted ?? Self.hostName())
+        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID, memberId: member), pretty: true)
         try DurableFile.write(data, to: path)
     }
 
-    /// The host's name as one DNS label.
+    /// A directory says whose it is; taking it for another node's would mix two histories.
+    private func check(_ peers: PeerConfiguration, _ dataDirectory: String) throws(DaemonError) {
+        guard clusterID == peers.clusterID else {
+            throw DaemonError(
+                "the data directory `\(dataDirectory)` belongs to cluster `\(clusterID)`, the peer list to "
+                    + "`\(peers.clusterID)`",
+                hint: "give the node's own --data-dir, or an empty one for a new node")
+        }
+        guard member == peers.own.id, name == peers.own.name else {
+            throw DaemonError(
+                "the data directory `\(dataDirectory)` belongs to node `\(name)` (member \(member)), the peer list says "
+                    + "`\(peers.own.name)` (member \(peers.own.id))",
+                hint: "give the node's own --data-dir, or an empty one for a new node")
+        }
+    }
+
+    static func hostName() -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        gethostname(&buffer, 255)
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// A name as one DNS label.
     private static func label(_ text: String) -> String {
         let short = text.split(separator: ".").first.map(String.init) ?? ""
         let mapped = short.lowercased().map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" }

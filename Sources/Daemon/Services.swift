@@ -7,6 +7,7 @@ internal import Logging
 internal import Model
 internal import NIOPosix
 internal import Orchestrator
+internal import Raft
 internal import ServiceLifecycle
 internal import Store
 internal import Synchronization
@@ -21,8 +22,11 @@ public enum DaemonMain {
         let log = makeLogger(configuration)
         raiseFileLimit()
         umask(0o027)
+        let cluster = try configuration.peersFile.map { path in
+            try PeerConfiguration.load(path: path, nodeName: configuration.nodeName ?? NodeIdentity.hostName())
+        }
         let identity = try NodeIdentity(
-            dataDirectory: configuration.dataDirectory, name: configuration.nodeName)
+            dataDirectory: configuration.dataDirectory, name: configuration.nodeName, peers: cluster)
         log.info(
             "daemon starts",
             metadata: [
@@ -34,7 +38,9 @@ public enum DaemonMain {
         let state: StateMachine
         let core: CoreOwner
         do {
-            state = try StateMachine(path: configuration.dataDirectory + "/state.sqlite")
+            let voters = cluster?.members.map(\.id) ?? [identity.member]
+            state = try StateMachine(
+                path: configuration.dataDirectory + "/state.sqlite", initialMembership: Membership(voters: voters))
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
                 node: identity.id, member: identity.member, state: state,
@@ -46,7 +52,7 @@ public enum DaemonMain {
         }
         let rooms = try await starting
         do {
-            try await serve(configuration, identity, state, core, rooms, log)
+            try await serve(configuration, cluster, identity, state, core, rooms, log)
         } catch {
             core.stop()
             await rooms.shutdown()
@@ -58,12 +64,15 @@ public enum DaemonMain {
     }
 
     private static func serve(
-        _ configuration: DaemonConfiguration, _ identity: NodeIdentity, _ state: StateMachine, _ core: CoreOwner,
-        _ rooms: Rooms, _ log: Logger
+        _ configuration: DaemonConfiguration, _ cluster: PeerConfiguration?, _ identity: NodeIdentity,
+        _ state: StateMachine, _ core: CoreOwner, _ rooms: Rooms, _ log: Logger
     ) async throws {
         let meta = try await state.read { try $0.meta() }
         let ranges = meta.clusterID.isEmpty ? configuration.ranges : meta.ranges
-        let subnet = IPv4Subnet(ranges.containers.network, prefix: 24)
+        // One /24 for each member, in the order of their ids.
+        let place = cluster?.members.firstIndex { $0.id == identity.member } ?? 0
+        let subnet = IPv4Subnet(
+            IPv4Address(value: ranges.containers.network.value + UInt32(place) << 8), prefix: 24)
         try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges))
         try await rooms.startNames()
 
@@ -72,36 +81,64 @@ public enum DaemonMain {
             done: { core.programmed($0) })
         let agent = Agent(effects: rooms.effects, log: log, report: { core.observed($0) })
         let failure = Failure()
+        var transport: PeerTransport?
+        if let cluster {
+            let made = try await makeTransport(cluster, configuration, core, log)
+            core.connect(made)
+            transport = made
+        }
         core.start(
             CoreOwner.Sinks(
                 perform: { agent.perform($0) },
                 publish: { publisher.publish(Publisher.Tables(names: $0, balancing: $1)) },
                 fail: { failure.report($0) }))
         let backend = NodeBackend(
-            state: state, core: core, effects: rooms.effects, publisher: publisher, identity: identity, log: log)
+            state: state, core: core, effects: rooms.effects, publisher: publisher, identity: identity,
+            members: Members(cluster, transport), log: log)
         let api = APIServer(
             socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
             logger: log, version: VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion))
         let bootstrap = Bootstrap(
             core: core, state: state, log: log,
             cluster: InitializeCluster(clusterID: identity.clusterID, ranges: ranges),
-            node: thisNode(identity, subnet: subnet))
+            node: thisNode(identity, address: cluster?.own.address.host ?? primaryAddress(), subnet: subnet))
 
+        var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
+            .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
+            .init(service: api), .init(service: CoreService(core: core)),
+        ]
+        if let transport { services.insert(.init(service: transport), at: 0) }
         var group = ServiceGroupConfiguration(
-            services: [
-                .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-                .init(service: CoreService(core: core)), .init(service: api),
-            ],
+            services: services,
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))
         group.maximumGracefulShutdownDuration = .seconds(10)
         try await ServiceGroup(configuration: group).run()
     }
 
+    /// How this member reaches the others and is reached.
+    private static func makeTransport(
+        _ cluster: PeerConfiguration, _ configuration: DaemonConfiguration, _ core: CoreOwner, _ log: Logger
+    ) async throws -> PeerTransport {
+        let incarnations = try KnownIncarnations(dataDirectory: configuration.dataDirectory)
+        let others = cluster.members.filter { $0.id != cluster.own.id }
+        return PeerTransport(
+            listen: cluster.listen,
+            directory: PeerDirectory(
+                clusterID: cluster.clusterID, own: cluster.own, incarnation: incarnations.own, peers: others),
+            certificates: try await PeerCertificates.load(cluster.files, name: cluster.own.name),
+            incarnations: incarnations, group: MultiThreadedEventLoopGroup.singleton,
+            events: PeerEvents(
+                messages: { core.consensus.receive($0) },
+                disconnected: { core.consensus.put(.unreachable($0)) },
+                request: { _, request in await core.answer(request) ?? [] }),
+            log: log)
+    }
+
     // MARK: - This machine
 
-    private static func thisNode(_ identity: NodeIdentity, subnet: IPv4Subnet) -> NodeRow {
+    private static func thisNode(_ identity: NodeIdentity, address: String, subnet: IPv4Subnet) -> NodeRow {
         NodeRow(
-            id: identity.id, name: identity.name, address: primaryAddress(), subnet: subnet, role: "voter",
+            id: identity.id, name: identity.name, address: address, subnet: subnet, role: "voter",
             state: "ready", labels: [:], cpuMillis: max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1000,
             memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))),
             version: BuildInfo.version)

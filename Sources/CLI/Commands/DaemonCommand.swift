@@ -29,6 +29,9 @@ struct DaemonCommand: AsyncParsableCommand {
     var containerd: String?
     @Option(help: ArgumentHelp("containerd or simulated (default containerd).", valueName: "kind"))
     var runtime: String?
+    @Option(
+        help: ArgumentHelp("JSON file with the members of the cluster and this node's certificate.", valueName: "file"))
+    var peers: String?
     @Option(help: ArgumentHelp("Name of the node (default the host's).", valueName: "name"))
     var nodeName: String?
     @Option(
@@ -50,7 +53,8 @@ struct DaemonCommand: AsyncParsableCommand {
 
     static let standardFile = "/etc/hivemind/daemon.yaml"
     static let keys = [
-        "data-dir", "socket", "containerd", "runtime", "node-name", "log-level", "container-subnet", "virtual-subnet",
+        "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "container-subnet",
+        "virtual-subnet",
     ]
 
     func run() async throws {
@@ -75,6 +79,7 @@ struct DaemonCommand: AsyncParsableCommand {
         if let path = value(dataDir, "DATA_DIR") { result.dataDirectory = absolute(path, terminal) }
         if let path = value(socket, "SOCKET") { result.socketPath = absolute(path, terminal) }
         result.containerdAddress = value(containerd, "CONTAINERD")
+        if let path = value(peers, "PEERS") { result.peersFile = absolute(path, terminal) }
         result.nodeName = value(nodeName, "NODE_NAME")
         if let text = value(runtime, "RUNTIME") {
             guard let kind = DaemonConfiguration.RuntimeKind(rawValue: text) else {

@@ -34,7 +34,7 @@ final class ConsensusOwner: @unchecked Sendable {
         var leadership: @Sendable (NodeCore.Leadership) -> Void
         /// Of the state owner's own proposals.
         var accepted: @Sendable (Accepted) -> Void
-        var refused: @Sendable (Refused) -> Void
+        var refused: @Sendable (Raft.Refused) -> Void
         var snapshot: @Sendable (MemberID) -> Void
         var membership: @Sendable (ConfigurationPoint) -> Void
         var fail: @Sendable (DaemonError) -> Void
@@ -149,7 +149,7 @@ final class ConsensusOwner: @unchecked Sendable {
         for accepted in accepted where accepted.token >= NodeCore.ownTokens { sinks.accepted(accepted) }
     }
 
-    private func refused(_ refused: [Refused], _ sinks: Sinks) {
+    private func refused(_ refused: [Raft.Refused], _ sinks: Sinks) {
         proposals.refused(refused)
         for refused in refused where refused.token >= NodeCore.ownTokens { sinks.refused(refused) }
     }

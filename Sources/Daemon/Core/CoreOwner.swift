@@ -146,7 +146,8 @@ final class CoreOwner: Sendable {
                 perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
                 applied: { [consensus] in consensus.put(.applied($0)) },
                 installed: { [consensus] in consensus.put(.installed($0)) },
-                checkpoint: { [self] in checkpoint($0) }, fail: { [self] in fail($0) }))
+                compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
+                fail: { [self] in fail($0) }))
         consensus.connect(
             ConsensusOwner.Sinks(
                 committed: { [stateOwner] in stateOwner.put(.committed($0)) },
@@ -261,7 +262,7 @@ final class CoreOwner: Sendable {
         do {
             let wait = min(Self.noLeaderMilliseconds, max(1, end - Clock.monotonic()))
             let reply = try await link.forward(
-                to: leader, PeerRequest.propose(payload).encoded(), deadline: .milliseconds(wait))
+                PeerRequest.propose(payload).encoded(), to: leader, deadline: .milliseconds(wait))
             guard let result = PeerReply.placement(reply) else {
                 log.warning("a forwarded change got an answer that cannot be read", metadata: ["member": "\(leader)"])
                 return .refused(.notLeader(leader: nil))
@@ -301,7 +302,7 @@ final class CoreOwner: Sendable {
     }
 
     private func refuse(_ proposal: Proposal) {
-        stateOwner.put(.event(.refused(Refused(token: proposal.token, reason: .notLeader(leader: nil)))))
+        stateOwner.put(.event(.refused(Raft.Refused(token: proposal.token, reason: .notLeader(leader: nil)))))
     }
 
     /// Carries this node's own proposals to whoever leads, until the node stops.
@@ -373,7 +374,7 @@ final class CoreOwner: Sendable {
                 outcome = await handOver(to: target)
             } else if let leader = status.leader, let link = peers.withLock({ $0 }),
                 let reply = try? await link.forward(
-                    to: leader, PeerRequest.transfer(to: target).encoded(), deadline: .seconds(5))
+                    PeerRequest.transfer(to: target).encoded(), to: leader, deadline: .seconds(5))
             {
                 outcome = PeerReply.transfer(reply)
             }
@@ -389,10 +390,16 @@ final class CoreOwner: Sendable {
         if status.isLeader { return status.progress }
         guard let leader = status.leader, let link = peers.withLock({ $0 }),
             let reply = try? await link.forward(
-                to: leader, PeerRequest.progress.encoded(), deadline: .seconds(1)),
+                PeerRequest.progress.encoded(), to: leader, deadline: .seconds(1)),
             !reply.isEmpty
         else { return nil }
         return PeerReply.progress(reply)
+    }
+
+    // MARK: - Comparing
+
+    private func compare(_ picture: StatePicture) {
+        log.debug("state is compared", metadata: ["index": "\(picture.index)"])
     }
 
     // MARK: - Cutting the log

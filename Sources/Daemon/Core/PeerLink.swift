@@ -7,5 +7,7 @@ protocol PeerLink: Sendable {
     func send(_ messages: [Message])
     /// Asks another member and waits for its answer.
     /// - Throws: when it cannot be reached or does not answer in time; it may have acted all the same.
-    func forward(to member: MemberID, _ payload: [UInt8], deadline: Duration) async throws -> [UInt8]
+    func forward(_ payload: [UInt8], to member: MemberID, deadline: Duration) async throws(PeerError) -> [UInt8]
 }
+
+extension PeerTransport: PeerLink {}

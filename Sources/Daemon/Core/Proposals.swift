@@ -59,7 +59,7 @@ final class Proposals: Sendable {
         var positions: [UInt64: CheckedContinuation<Placement, Never>] = [:]
         var applied: UInt64 = 0
         /// Ring by index, so that a result is found without searching.
-        var recent: [(position: LogPosition, outcome: Applied.Outcome?)] = []
+        var recent: [NodeCore.AppliedEntry] = []
         var isClosed = false
 
         var isFull: Bool { waiters.count + readers.count + indexWaiters.count >= Proposals.waitersMax }
@@ -73,14 +73,12 @@ final class Proposals: Sendable {
             guard position.index <= applied else { return nil }
             let slot = Int(position.index % UInt64(Proposals.recentMax))
             guard slot < recent.count, recent[slot].position.index == position.index else { return .inDoubt }
-            return Self.outcome(recent[slot].outcome, at: recent[slot].position, for: position)
+            return Self.outcome(of: recent[slot], for: position)
         }
 
-        static func outcome(
-            _ outcome: Applied.Outcome?, at found: LogPosition, for position: LogPosition
-        ) -> Outcome {
-            guard found == position, let outcome else { return .lost }
-            return .applied(Applied(index: position.index, outcome: outcome))
+        static func outcome(of entry: NodeCore.AppliedEntry, for position: LogPosition) -> Outcome {
+            guard entry.position == position, let result = entry.result else { return .lost }
+            return .applied(result)
         }
     }
 
@@ -195,7 +193,7 @@ final class Proposals: Sendable {
         }
     }
 
-    func refused(_ refused: [Refused]) {
+    func refused(_ refused: [Raft.Refused]) {
         state.withLock { state in
             for refused in refused {
                 if let position = state.positions.removeValue(forKey: refused.token) {
@@ -230,12 +228,13 @@ final class Proposals: Sendable {
             for entry in entries {
                 let slot = Int(entry.position.index % UInt64(Self.recentMax))
                 if state.recent.isEmpty {
-                    state.recent = Array(repeating: (position: .origin, outcome: nil), count: Self.recentMax)
+                    state.recent = Array(
+                        repeating: NodeCore.AppliedEntry(position: .origin, result: nil), count: Self.recentMax)
                 }
-                state.recent[slot] = (entry.position, entry.outcome)
+                state.recent[slot] = entry
                 guard let accepted = state.placed.removeValue(forKey: entry.position.index) else { continue }
                 state.waiters.removeValue(forKey: accepted.token)?.continuation
-                    .resume(returning: State.outcome(entry.outcome, at: entry.position, for: accepted.position))
+                    .resume(returning: State.outcome(of: entry, for: accepted.position))
             }
             Self.reached(last.position.index, &state)
         }

@@ -25,6 +25,7 @@ final class StateOwner: @unchecked Sendable {
         var propose: @Sendable ([Proposal]) -> Void
         var applied: @Sendable (UInt64) -> Void
         var installed: @Sendable (Install) -> Void
+        var compare: @Sendable (StatePicture) -> Void
         var checkpoint: @Sendable (UInt64) -> Void
         var fail: @Sendable (DaemonError) -> Void
     }
@@ -174,6 +175,7 @@ final class StateOwner: @unchecked Sendable {
             case .caughtUp(let index):
                 shared.withLock { $0.isCaughtUp = true }
                 log.info("state is current", metadata: ["index": "\(index)"])
+            case .compare(let picture): sinks.compare(picture)
             case .checkpoint(let applied): sinks.checkpoint(applied)
             case .halt(let message):
                 log.critical("this node can no longer follow the log", metadata: ["error": "\(message)"])

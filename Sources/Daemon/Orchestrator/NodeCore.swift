@@ -46,6 +46,8 @@ public struct NodeCore {
         case applied([AppliedEntry])
         case perform(Action)
         case publish(NameTable, BalancingTable)
+        /// All members compare their state as it was at this index.
+        case compare(StatePicture)
         /// Why tasks of an app cannot be placed now; nil when they can again.
         case placement(ObjectKey, Reason?)
         /// The state is current: the node acts from here on.
@@ -60,11 +62,11 @@ public struct NodeCore {
     public struct AppliedEntry: Sendable {
         public var position: LogPosition
         /// Nil for entries without a command.
-        public var outcome: Applied.Outcome?
+        public var result: Applied?
 
-        public init(position: LogPosition, outcome: Applied.Outcome?) {
+        public init(position: LogPosition, result: Applied?) {
             self.position = position
-            self.outcome = outcome
+            self.result = result
         }
     }
 
@@ -208,20 +210,16 @@ public struct NodeCore {
     private mutating func apply(_ entries: [Entry], now: Timestamp, _ effects: inout [Effect]) throws {
         var inputs: [StateMachine.Input] = []
         for entry in entries {
-            switch entry.kind {
-            case .command:
-                do {
-                    let command = try Command(decoding: entry.payload)
-                    lastStamp = max(lastStamp, command.at)
-                    inputs.append(.init(index: entry.index, term: entry.term, command: command))
-                } catch {
-                    isHalted = true
-                    effects.append(.halt("entry \(entry.index): \(error)"))
-                }
-            case .noop, .configuration:
-                inputs.append(.init(index: entry.index, term: entry.term, command: nil))
+            do {
+                let input = try StateMachine.Input(entry)
+                if case .command(let command) = input.content { lastStamp = max(lastStamp, command.at) }
+                inputs.append(input)
+            } catch {
+                // Skipping it would make this replica differ from the others for ever.
+                isHalted = true
+                effects.append(.halt("entry \(entry.index): \(error)"))
+                break
             }
-            if isHalted { break }
         }
         guard let last = inputs.last else { return }
         let (results, touched) = try state.apply(inputs)
@@ -232,14 +230,14 @@ public struct NodeCore {
         var applied: [AppliedEntry] = []
         applied.reserveCapacity(inputs.count)
         for input in inputs {
-            let outcome = outcomes.first?.index == input.index ? outcomes.removeFirst().outcome : nil
-            applied.append(
-                AppliedEntry(position: LogPosition(index: input.index, term: input.term), outcome: outcome))
+            let result = outcomes.first?.index == input.index ? outcomes.removeFirst() : nil
+            applied.append(AppliedEntry(position: LogPosition(index: input.index, term: input.term), result: result))
             if let accepted = waiting.removeValue(forKey: input.index) {
-                ended(accepted.token, accepted.position.term == input.term ? outcome : nil, now: now)
+                ended(accepted.token, accepted.position.term == input.term ? result?.outcome : nil, now: now)
             }
         }
         effects.append(.applied(applied))
+        effects += touched.pictures.map(Effect.compare)
         if leadership.isReady {
             dirtyApps.formUnion(touched.apps)
             if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }

@@ -19,6 +19,11 @@ public final class StateMachine: Sendable {
         public var description: String
     }
 
+    /// The disk is full; the state is as it was and can be read.
+    public struct NoSpace: Error, Sendable, CustomStringConvertible {
+        public var description: String
+    }
+
     /// Opens or creates the file at `path`; nil keeps the state in memory (simulation, tests).
     ///
     /// - Parameter initialMembership: stands at index 0 of a cluster made new. A state that holds any entry or membership

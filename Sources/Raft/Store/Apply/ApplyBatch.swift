@@ -52,6 +52,8 @@ extension StateMachine {
     ///
     /// Entries at or below the applied index are skipped, so that replay after a crash is harmless.
     /// - Returns: one result per command, in order, and what was touched.
+    /// - Throws: `NoSpace` when the disk is full: entries after the last `compareState` are not applied, and may be given
+    ///   again when there is room.
     public func apply(_ inputs: [Input]) throws -> (results: [Applied], touched: Touched) {
         var results: [Applied] = []
         var touched = Touched()
@@ -59,10 +61,15 @@ extension StateMachine {
         while !rest.isEmpty {
             let compared = rest.firstIndex { $0.comparesState }
             let end = compared.map { $0 + 1 } ?? rest.endIndex
-            let applied = try database.write { db in
-                var batch = try ApplyBatch(db)
-                try batch.apply(rest[..<end], &results, &touched)
-                return batch.applied
+            let applied: UInt64
+            do {
+                applied = try database.write { db in
+                    var batch = try ApplyBatch(db)
+                    try batch.apply(rest[..<end], &results, &touched)
+                    return batch.applied
+                }
+            } catch let error as DatabaseError where error.resultCode == .SQLITE_FULL {
+                throw NoSpace(description: "no room for the state: \(error.message ?? "the disk is full")")
             }
             // Not for one met again after a crash: the state is further already.
             if let compared, rest[compared].index == applied {
