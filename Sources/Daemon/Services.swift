@@ -105,7 +105,7 @@ public enum DaemonMain {
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-            .init(service: api), .init(service: CoreService(core: core)),
+            .init(service: api), .init(service: CoreService(core: core, transport: transport)),
         ]
         if let transport { services.insert(.init(service: transport), at: 0) }
         var group = ServiceGroupConfiguration(
@@ -130,7 +130,8 @@ public enum DaemonMain {
             events: PeerEvents(
                 messages: { core.consensus.receive($0) },
                 disconnected: { core.consensus.put(.unreachable($0)) },
-                request: { _, request in await core.answer(request) ?? [] }),
+                request: { _, request in await core.answer(request) ?? [] },
+                snapshot: { try await core.receiveSnapshot(from: $0, $1) }),
             log: log)
     }
 
@@ -246,12 +247,14 @@ private final class Failure: Service {
 /// What the core needs done outside of its threads, from the start of the node to its end.
 private struct CoreService: Service {
     let core: CoreOwner
+    let transport: PeerTransport?
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await core.becomeCurrent() }
                 group.addTask { await core.forwardOwn() }
+                if let transport { group.addTask { await core.sendSnapshots(over: transport) } }
             }
         }
         // Clients of the others go on at once, instead of after an election.

@@ -40,6 +40,7 @@ final class CoreOwner: Sendable {
     let member: MemberID
     let proposals = Proposals()
     let consensus: ConsensusOwner
+    let snapshots: SnapshotWorker
     private let stateOwner: StateOwner
     private let state: StateMachine
     private let writer: LogWriter
@@ -51,8 +52,11 @@ final class CoreOwner: Sendable {
     /// Proposals of this node's own core that another member has to take.
     private let forwards: AsyncStream<[Proposal]>
     private let forwardsInput: AsyncStream<[Proposal]>.Continuation
-    /// Up to here the log may be cut once the state is durable.
-    private let cutDue = Mutex<UInt64?>(nil)
+    /// Members that need a snapshot.
+    private let lagging: AsyncStream<MemberID>
+    private let laggingInput: AsyncStream<MemberID>.Continuation
+    /// The state here is known to differ from what a majority has.
+    private let isStateWrong = Mutex(false)
 
     /// Reports of the log's thread, which exists before its owner does.
     private final class Relay: Sendable {
@@ -61,16 +65,27 @@ final class CoreOwner: Sendable {
         func report(_ report: LogWriter.Report) { sink.withLock { $0 }?(report) }
     }
 
-    /// Opens the log and puts the core on what it finds.
-    /// - Throws: `LogError` when the log is damaged or belongs to another state; nothing is changed then.
+    /// Opens log and snapshots and puts the core on what it finds; finishes what a crash interrupted.
+    ///
+    /// A state that is behind the log, because its file was lost or damaged, begins from the newest snapshot.
+    /// - Throws: `LogError` when the log is damaged or belongs to another state, `SnapshotError`; nothing is changed then.
     init(
-        node: NodeID, member: MemberID, state: StateMachine, logDirectory: String, seed: UInt64, log: Logger
+        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, seed: UInt64, log: Logger
     ) throws {
-        let meta = try state.read { try $0.meta() }
+        let store = try SnapshotStore(path: dataDirectory + "/snapshots")
+        var meta = try state.read { try $0.meta() }
+        let pending = try store.pendingInstall()
+        if let snapshot = pending ?? (meta.appliedIndex == 0 ? store.newest : nil) {
+            log.notice("the state begins from a snapshot", metadata: ["index": "\(snapshot.position.index)"])
+            try state.install(snapshot, from: store)
+            meta = try state.read { try $0.meta() }
+        }
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
         let file = try LogFile(
-            directory: try POSIXLogDirectory(path: logDirectory), minimumIndex: meta.appliedIndex, options: options)
+            directory: try POSIXLogDirectory(path: dataDirectory + "/log"), minimumIndex: meta.appliedIndex,
+            installing: pending?.position, options: options)
+        if pending != nil { try store.endInstall() }
         let recovered = file.recovered
         var configuration = RaftNode.Configuration(id: member)
         configuration.seed = seed
@@ -85,12 +100,14 @@ final class CoreOwner: Sendable {
         self.member = member
         self.state = state
         self.log = log
+        snapshots = SnapshotWorker(store: store, state: state, log: log)
+        (lagging, laggingInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(256))
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
         writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
         consensus = ConsensusOwner(raft: raft, writer: writer, proposals: proposals, log: log)
         stateOwner = StateOwner(
             core: NodeCore(node: node, state: state, seed: seed, meta: meta), state: state, writer: writer,
-            proposals: proposals, log: log)
+            snapshots: store, proposals: proposals, log: log)
         if recovered.cutTornTail { log.info("cut a record the last crash left unfinished") }
         relay.connect { [weak self] report in self?.logReported(report) }
     }
@@ -155,7 +172,9 @@ final class CoreOwner: Sendable {
                 leadership: { [stateOwner] in stateOwner.put(.event(.leadership($0))) },
                 accepted: { [stateOwner] in stateOwner.put(.event(.accepted($0))) },
                 refused: { [stateOwner] in stateOwner.put(.event(.refused($0))) },
-                snapshot: { _ in }, membership: { _ in }, fail: { [self] in fail($0) }))
+                snapshot: { [laggingInput] in laggingInput.yield($0) }, membership: { _ in },
+                fail: { [self] in fail($0) }))
+        snapshots.start()
         stateOwner.start()
         consensus.start()
     }
@@ -164,9 +183,11 @@ final class CoreOwner: Sendable {
     func stop() {
         consensus.stop()
         stateOwner.stop()
+        snapshots.stop()
         writer.shutdown()
         proposals.close()
         forwardsInput.finish()
+        laggingInput.finish()
     }
 
     func observed(_ observation: Observation) { stateOwner.put(.event(.observed(observation))) }
@@ -402,22 +423,61 @@ final class CoreOwner: Sendable {
         log.debug("state is compared", metadata: ["index": "\(picture.index)"])
     }
 
-    // MARK: - Cutting the log
+    // MARK: - Snapshots and cutting the log
 
+    /// Enough was applied: a snapshot makes what came before it unnecessary.
     private func checkpoint(_ applied: UInt64) {
-        cutDue.withLock { $0 = applied }
-        cutLog()
+        snapshots.takeByTheWay { [self] manifest in
+            do {
+                // The state's own file must reach as far, or a power cut would leave a gap between it and the log.
+                guard try state.checkpoint() else { return }
+                let index = manifest.position.index
+                try writer.compact(through: index - min(index, SnapshotWorker.entriesKept)) { [consensus] extent in
+                    consensus.put(.compacted(through: extent.base.index))
+                }
+            } catch {
+                log.warning("the log could not be cut", metadata: ["error": "\(error)"])
+            }
+        }
     }
 
-    /// Readers may be in the way of a checkpoint; then the log is cut with the next one.
-    private func cutLog() {
-        guard let applied = cutDue.withLock({ $0 }) else { return }
+    /// Sends snapshots to members that need one, until the node stops.
+    func sendSnapshots(over transport: PeerTransport) async {
+        await withDiscardingTaskGroup { group in
+            for await member in lagging {
+                group.addTask { [self] in await sendSnapshot(to: member, over: transport) }
+            }
+        }
+    }
+
+    private func sendSnapshot(to member: MemberID, over transport: PeerTransport) async {
+        let status = consensus.status
         do {
-            guard try state.checkpoint() else { return }
-            cutDue.withLock { $0 = nil }
-            try writer.compact(through: applied)
+            let (source, meta) = try await snapshots.source(
+                term: status.term, applied: proposals.appliedIndex, logBase: status.baseIndex)
+            log.info("sends a snapshot", metadata: ["member": "\(member)", "index": "\(meta.position.index)"])
+            let verdict = try await transport.sendSnapshot(source, to: member)
+            log.info("snapshot sent", metadata: ["member": "\(member)", "verdict": "\(verdict)"])
+            consensus.put(.snapshotSent(to: member, meta, succeeded: verdict == .accepted))
         } catch {
-            log.warning("the log could not be cut", metadata: ["error": "\(error)"])
+            log.warning(
+                "a snapshot could not be sent, will retry", metadata: ["member": "\(member)", "error": "\(error)"])
+            let origin = SnapshotMeta(
+                position: .origin, configuration: ConfigurationPoint(index: 0, membership: Membership(voters: [])))
+            consensus.put(.snapshotSent(to: member, origin, succeeded: false))
+        }
+    }
+
+    /// What the leader sends because the log no longer holds what this member lacks.
+    func receiveSnapshot(from member: MemberID, _ offer: SnapshotOffer) async throws -> any SnapshotReception {
+        let replaces = isStateWrong.withLock { $0 }
+        guard offer.term >= consensus.status.term, replaces || offer.meta.position.index > consensus.status.commitIndex
+        else { throw PeerError(.refused, "the snapshot ends before what this member has") }
+        let clusterID = try await state.read { try $0.meta().clusterID }
+        log.info("receives a snapshot", metadata: ["member": "\(member)", "index": "\(offer.meta.position.index)"])
+        return try await snapshots.receive(offer, clusterID: clusterID) { [consensus] manifest in
+            consensus.put(
+                .snapshotReceived(from: member, term: offer.term, manifest.meta, replacesState: replaces))
         }
     }
 }

@@ -54,14 +54,19 @@ final class StateOwner: @unchecked Sendable {
     private let ended = Signal()
     private let state: StateMachine
     private let writer: LogWriter
+    private let snapshots: SnapshotStore
     private let proposals: Proposals
     private let log: Logger
     private let sinks: Mutex<Sinks?> = Mutex(nil)
 
-    init(core: NodeCore, state: StateMachine, writer: LogWriter, proposals: Proposals, log: Logger) {
+    init(
+        core: NodeCore, state: StateMachine, writer: LogWriter, snapshots: SnapshotStore, proposals: Proposals,
+        log: Logger
+    ) {
         self.core = core
         self.state = state
         self.writer = writer
+        self.snapshots = snapshots
         self.proposals = proposals
         self.log = log
         shared.withLock { $0.appliedIndex = core.appliedIndex }
@@ -203,7 +208,28 @@ final class StateOwner: @unchecked Sendable {
         }
     }
 
+    /// First the state, then the log, each durable; the marker in the store lets the next start finish the rest.
     private func install(_ install: Install, _ sinks: Sinks) throws {
+        guard let snapshot = snapshots.snapshots.last(where: { $0.meta == install.meta }) else {
+            throw SnapshotError(.notFound, "the snapshot of entry \(install.meta.position.index) is gone")
+        }
+        try snapshots.beginInstall(snapshot)
+        try state.install(snapshot, from: snapshots)
+        if !install.keepsLog {
+            let answer = Mutex<Result<Void, LogError>?>(nil)
+            let done = Signal()
+            writer.reset(to: install.meta.position) { result in
+                answer.withLock { $0 = result }
+                done.raise()
+            }
+            while answer.withLock({ $0 == nil }) { done.wait(seconds: 1) }
+            try answer.withLock { try $0?.get() }
+        }
+        try snapshots.endInstall()
+        held = []
+        proposals.replaced(through: install.meta.position.index)
+        log.info("the state is a snapshot's now", metadata: ["index": "\(install.meta.position.index)"])
+        try step(.stateReplaced, sinks)
         sinks.installed(install)
     }
 

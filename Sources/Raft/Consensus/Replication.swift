@@ -97,6 +97,8 @@ extension RaftNode {
     mutating func loaded(for member: MemberID, _ entries: [Entry]?) {
         progress[member]?.isLoading = false
         guard isLeader, let known = progress[member], known.state != .snapshot else { return }
+        // The log begins later than was thought: what is missing can only come as a snapshot.
+        if entries == nil { return needSnapshot(member) }
         // Read meanwhile what was asked for then: it may have been cut off or sent another way since.
         guard let entries, let first = entries.first, let last = entries.last, first.index == known.next,
             log.holds(first.position), log.holds(last.position), let term = log.term(at: first.index - 1)
