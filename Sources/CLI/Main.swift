@@ -25,7 +25,9 @@ struct Hivemind: AsyncParsableCommand {
                 subcommands: [VolumeCommand.self, ImageCommand.self, ConfigCommand.self]),
             CommandGroup(
                 name: "Node and cluster",
-                subcommands: [NodeCommand.self, StatusCommand.self, QueryCommand.self, DaemonCommand.self]),
+                subcommands: [
+                    NodeCommand.self, StatusCommand.self, QueryCommand.self, DaemonCommand.self, AdminCommand.self,
+                ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),
         ]
     )

@@ -27,18 +27,11 @@ struct GlobalOptions: ParsableArguments {
     /// - Parameter namespace: as given by flag; one from the environment need not be repeated in suggestions.
     func result(namespace: String? = nil) throws -> Output {
         let terminal = Terminal.current
-        var format = output
-        if format == nil, let text = terminal.setting("HIVEMIND_OUTPUT") {
-            format = OutputFormat(rawValue: text)
-            guard format != nil else {
-                throw CLIError.usage(
-                    "HIVEMIND_OUTPUT is `\(text)`", hint: "use one of table, wide, json, yaml, name")
-            }
-        }
+        let format = try OutputFormat.chosen(output, terminal)
         var context = ""
         if let namespace { context += " --namespace \(namespace)" }
         if let socket { context += " --socket \(socket)" }
-        return Output(format: format ?? .table, terminal: terminal, context: context)
+        return Output(format: format, terminal: terminal, context: context)
     }
 }
 

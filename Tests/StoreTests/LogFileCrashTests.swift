@@ -6,18 +6,6 @@ internal import Testing
 
 @testable internal import Store
 
-/// What the log must hold: all entries ever from index 1, as after the writes so far.
-private struct LogModel: Equatable {
-    var entries: [Entry] = []
-    var hardState = HardState()
-
-    mutating func apply(_ write: Write) {
-        if let from = write.truncateFrom { entries.removeSubrange(Int(from) - 1..<entries.count) }
-        entries += write.entries
-        if let state = write.hardState { hardState = state }
-    }
-}
-
 /// One seed: several lives of a log on a disk that stops at a random operation.
 private struct CrashRun {
     var random: SeededRandom

@@ -27,6 +27,9 @@ final class SimulatedLogDirectory: LogDirectory {
         try call { () throws(SimulatedDisk.Fault) in try disk.remove(name) }
     }
     func sync() throws(DiskError) { try call { () throws(SimulatedDisk.Fault) in try disk.syncNames() } }
+    func freeBytes() throws(DiskError) -> Int {
+        try call { () throws(SimulatedDisk.Fault) in try disk.freeBytes() }
+    }
 }
 
 /// `@unchecked Sendable` for the same reason as the disk: one thread at a time.

@@ -114,7 +114,7 @@ public final class SimulatedDisk: @unchecked Sendable {
             tornWrite = true
             throw error
         }
-        let free = capacityBytes - names.values.reduce(0) { $0 + $1.bytes.count }
+        let free = freeBytesNow
         let growth = max(0, end - file.bytes.count)
         if growth > free || failingWrites > 0 {
             if growth <= free { failingWrites -= 1 }
@@ -125,6 +125,13 @@ public final class SimulatedDisk: @unchecked Sendable {
         }
         store(bytes, in: file, at: offset)
     }
+
+    public func freeBytes() throws(Fault) -> Int {
+        try count("statvfs", "")
+        return max(0, freeBytesNow)
+    }
+
+    private var freeBytesNow: Int { capacityBytes - names.values.reduce(0) { $0 + $1.bytes.count } }
 
     public func sync(_ file: File) throws(Fault) {
         try count("sync", "")

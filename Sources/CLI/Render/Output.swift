@@ -6,6 +6,15 @@ enum OutputFormat: String, CaseIterable, ExpressibleByArgument, Sendable {
 
     /// Read by programs: nothing but the data is said.
     var isForPrograms: Bool { self == .json || self == .yaml || self == .name }
+
+    /// By flag, else by `HIVEMIND_OUTPUT`, else a table.
+    static func chosen(_ flag: OutputFormat?, _ terminal: Terminal) throws(CLIError) -> OutputFormat {
+        guard flag == nil, let text = terminal.setting("HIVEMIND_OUTPUT") else { return flag ?? .table }
+        guard let format = OutputFormat(rawValue: text) else {
+            throw .usage("HIVEMIND_OUTPUT is `\(text)`", hint: "use one of table, wide, json, yaml, name")
+        }
+        return format
+    }
 }
 
 /// Where and how a command shows its result.
