@@ -235,21 +235,21 @@ enum Rules {
             why: "pure code knows no process, environment or file", applies: { isPure($0) }),
     ]
 
-    /// Raft, the state machine and the Orchestrator; of Store all but the log file, whose work is effects, and the
-    /// files that only answer people: they wait for a reader's thread, watch a deadline, and nothing is decided by them.
+    /// Raft, the state machine and the Orchestrator; of Store all but the log file and snapshots, whose work is effects, and
+    /// the files that only answer people: they wait for a reader's thread, watch a deadline, and nothing is decided by them.
     static func isPure(_ path: String) -> Bool {
         guard path.hasSuffix(".swift") else { return false }
         if path.hasPrefix("Sources/Raft/Consensus/") || path.hasPrefix("Sources/Daemon/Orchestrator/") { return true }
-        return path.hasPrefix("Sources/Raft/Store/") && !isLogFile(path) && !answersPeople(path)
+        return path.hasPrefix("Sources/Raft/Store/") && !isOnDisk(path) && !answersPeople(path)
     }
 
     private static func answersPeople(_ path: String) -> Bool {
         ["Sources/Raft/Store/Readers.swift", "Sources/Raft/Store/SQLQuery.swift"].contains(path)
     }
 
-    private static func isLogFile(_ path: String) -> Bool {
+    private static func isOnDisk(_ path: String) -> Bool {
         let inside = path.dropFirst("Sources/Raft/Store/".count)
-        return inside.hasPrefix("LogFile") || inside.hasPrefix("Log/")
+        return inside.hasPrefix("LogFile") || inside.hasPrefix("Log/") || inside.hasPrefix("Snapshots/")
     }
 
     private static func isGenerated(_ path: String) -> Bool { path.hasPrefix("Sources/Runtime/ContainerdAPI/") }

@@ -165,6 +165,11 @@ extension Command {
         return reader.number(Int64.self).flatMap { times.contains($0) ? Timestamp(milliseconds: $0) : nil }
     }
 
+    /// Whether encoded bytes are a `compareState`.
+    static func isComparison(_ bytes: [UInt8]) -> Bool {
+        hasHead(bytes) && bytes[2] == 0 && bytes[3] == 18
+    }
+
     private static func hasHead(_ bytes: [UInt8]) -> Bool {
         bytes.count >= headBytes && bytes[0] == UInt8(formatVersion >> 8) && bytes[1] == UInt8(formatVersion & 255)
     }

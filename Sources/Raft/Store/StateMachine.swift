@@ -9,6 +9,8 @@ public import Raft
 /// Rows and the applied index move in one transaction, so a crash never applies a command twice or half. Everything
 /// here is a function of the commands: no clock, no randomness, every SELECT that feeds a decision is ordered.
 public final class StateMachine: Sendable {
+    /// Nil in memory.
+    let path: String?
     /// Readers may use it at any time; only `apply` writes.
     let database: any DatabaseWriter
     /// For SQL of people, so that a slow question holds up nobody but the next one; nil when all is in memory.
@@ -30,6 +32,7 @@ public final class StateMachine: Sendable {
     ///   keeps its own; a node that joins begins with none and learns it from the log.
     /// - Throws: `Failure` when the file is damaged or was written by a newer version.
     public init(path: String?, initialMembership: Membership = Membership(voters: [])) throws {
+        self.path = path
         var configuration = Configuration()
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA foreign_keys = ON; PRAGMA cache_size = -4096; PRAGMA secure_delete = OFF")

@@ -48,12 +48,24 @@ extension StateMachine {
         }
     }
 
+    /// How many of these entries, from the first and at most `max`, to apply at once, so that all of them are applied or
+    /// none: a comparison of the state ends a transaction.
+    public static func batch(of entries: some Sequence<Entry>, max: Int) -> Int {
+        var count = 0
+        for entry in entries {
+            if count == max { break }
+            count += 1
+            if entry.kind == .command, Command.isComparison(entry.payload) { break }
+        }
+        return count
+    }
+
     /// Applies committed entries, all in one transaction but for `compareState`, which ends one.
     ///
     /// Entries at or below the applied index are skipped, so that replay after a crash is harmless.
     /// - Returns: one result per command, in order, and what was touched.
-    /// - Throws: `NoSpace` when the disk is full: entries after the last `compareState` are not applied, and may be given
-    ///   again when there is room.
+    /// - Throws: `NoSpace` when the disk is full: of a batch as `batch(of:max:)` cuts them nothing was applied then.
+    ///   Anything else: the state cannot be written, stop applying.
     public func apply(_ inputs: [Input]) throws -> (results: [Applied], touched: Touched) {
         var results: [Applied] = []
         var touched = Touched()
