@@ -8,6 +8,11 @@ public struct TestAuthority: Sendable {
     public struct Issued: Hashable, Sendable {
         public var certificate: String
         public var key: String
+
+        public init(certificate: String, key: String) {
+            self.certificate = certificate
+            self.key = key
+        }
     }
 
     public static let isAvailable = Host.program("openssl") != nil

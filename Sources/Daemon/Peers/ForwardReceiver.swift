@@ -123,23 +123,23 @@ final class ForwardReceiver: PeerStream, @unchecked Sendable {
             unsent.append(reply)
             unsentBytes += reply.payload.count
         }
-        guard !unsent.isEmpty, connection.isWritable else { return }
-        var next = 0
-        while next < unsent.count, connection.isWritable {
+        while !unsent.isEmpty, connection.isWritable {
             var writer = ByteWriter()
-            while next < unsent.count, writer.bytes.count < 128 << 10 {
-                let reply = unsent[next]
-                next += 1
+            var count = 0
+            while count < unsent.count, writer.bytes.count < 128 << 10 {
+                let reply = unsent[count]
+                count += 1
                 unsentBytes -= reply.payload.count
                 writer.putFrame(.reply, payloadBytes: ForwardedBody.headerBytes + reply.payload.count)
                 writer.put(reply.id)
                 writer.put(reply.status.rawValue)
                 writer.put(reply.payload)
             }
+            // Before the flush: it may come back here, when the socket takes everything, or end the connection.
+            unsent.removeFirst(count)
             connection.write(writer.bytes)
             connection.flush()
         }
-        unsent.removeFirst(next)
     }
 
     private func cancelLate() {

@@ -101,6 +101,8 @@ final class PeerCertificates: Sendable {
         client.trustRoots = roots
         client.certificateChain = shown
         client.privateKey = own
+        server.shutdownTimeout = .seconds(1)
+        client.shutdownTimeout = .seconds(1)
         server.minimumTLSVersion = .tlsv13
         client.minimumTLSVersion = .tlsv13
         // Names are checked against the list of members after the handshake: addresses come and go.

@@ -14,6 +14,8 @@ protocol PeerStream: AnyObject, Sendable {
     /// Everything that had arrived has been given out.
     func readCompleted(_ connection: PeerConnection)
     func writabilityChanged(_ connection: PeerConnection)
+    /// A ping was answered.
+    func measured(roundTripNanoseconds: Int64)
     /// The last call; only after `opened`.
     func closed(_ error: PeerError?)
 }
@@ -21,6 +23,7 @@ protocol PeerStream: AnyObject, Sendable {
 extension PeerStream {
     func readCompleted(_ connection: PeerConnection) {}
     func writabilityChanged(_ connection: PeerConnection) {}
+    func measured(roundTripNanoseconds: Int64) {}
 }
 
 /// One connection between two members, from the TLS handshake to its end: who is there, may they, are they still there.
@@ -60,8 +63,6 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     private var silentPings = 0
     private(set) var peer: Peer?
     private(set) var stream: StreamKind?
-    /// Of the last answered ping, in nanoseconds; only where this member dialled.
-    private(set) var roundTripNanoseconds: Int64?
     private var cause: PeerError?
     private var wasOpen = false
 
@@ -96,11 +97,15 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
 
     func flush() { context?.flush() }
 
-    /// Ends the connection; said once in the log.
+    /// Ends the connection at once, without the goodbye of TLS: a peer that does not read would hold it up.
     func fail(_ error: PeerError) {
         guard let context, cause == nil else { return }
         cause = error
-        context.close(promise: nil)
+        if let below = try? context.pipeline.syncOperations.context(handlerType: NIOSSLHandler.self) {
+            below.close(promise: nil)
+        } else {
+            context.close(promise: nil)
+        }
     }
 
     /// Tells the other side why, then ends the connection.
@@ -209,7 +214,9 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
             var payload = frame.payload
             if let sent = payload.readInteger(endianness: .little, as: UInt64.self) {
                 let now = NIODeadline.now().uptimeNanoseconds
-                if now >= sent { roundTripNanoseconds = Int64(clamping: now - sent) }
+                if now >= sent, case .open(let stream) = phase {
+                    stream.measured(roundTripNanoseconds: Int64(clamping: now - sent))
+                }
             }
         case .refusal:
             guard let refusal = PeerRefusal(decoding: frame.payload.array[...]) else {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
@@ -152,6 +153,9 @@ final class PeerTransport: Service {
 
     /// The port listened on; nil while stopped.
     var port: Int? { state.withLock { $0.listener?.localAddress?.port } }
+
+    /// End of the certificate in use.
+    var certificateExpiry: Date { ground.certificates.current.expiry }
 
     /// Reads the certificate files again, for connections to come. On error the old ones stay in use.
     func reloadCertificates() async throws(DaemonError) { try await ground.certificates.reload() }

@@ -124,12 +124,13 @@ final class RaftLink: Sendable {
         }
     }
 
-    fileprivate func sent(_ count: Int, bytes: Int, roundTrip: Int64?) {
+    fileprivate func measured(_ nanoseconds: Int64) { state.withLock { $0.roundTripNanoseconds = nanoseconds } }
+
+    fileprivate func sent(_ count: Int, bytes: Int) {
         state.withLock {
             $0.bytes -= bytes
             $0.count -= count
             $0.sent += UInt64(count)
-            $0.roundTripNanoseconds = roundTrip
         }
     }
 
@@ -176,6 +177,8 @@ private final class RaftLinkStream: PeerStream, @unchecked Sendable {
         if connection.isWritable { drain() }
     }
 
+    func measured(roundTripNanoseconds: Int64) { link?.measured(roundTripNanoseconds) }
+
     func closed(_ error: PeerError?) {
         connection = nil
         link?.closed(unsent: backlog)
@@ -203,8 +206,9 @@ private final class RaftLinkStream: PeerStream, @unchecked Sendable {
                 MessageCodec.encode(message, into: &writer)
             }
             connection.write(writer.bytes)
+            // It may come back here, when the socket takes everything, or end the connection: nothing is in between.
             connection.flush()
-            link.sent(count, bytes: bytes, roundTrip: connection.roundTripNanoseconds)
+            link.sent(count, bytes: bytes)
         }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
 internal import Raft
+internal import Synchronization
 
 /// Sends one snapshot to one peer over a connection of its own: offer, resume, chunks against acknowledgements, verdict.
 ///
@@ -18,6 +19,8 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
     private let ground: PeerGround
     private let events: AsyncThrowingStream<Event, any Error>
     private let input: AsyncThrowingStream<Event, any Error>.Continuation
+    /// Why the connection ended, for a sender that is busy reading.
+    private let over = Mutex<PeerError?>(nil)
     private var connection: PeerConnection?
     private var stall: Scheduled<Void>?
 
@@ -36,7 +39,9 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
             channel = try await PeerSocket.connect(
                 to: peer, .snapshot, stream: self, loop: loop, ground: ground,
                 ended: { error, _ in
-                    self.input.finish(throwing: error ?? PeerError(.connectionLost, "the snapshot's connection ended"))
+                    let error = error ?? PeerError(.connectionLost, "the snapshot's connection ended")
+                    self.over.withLock { $0 = error }
+                    self.input.finish(throwing: error)
                 }
             ).get()
         } catch {
@@ -46,10 +51,13 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
         var next = events.makeAsyncIterator()
         guard case .opened? = try await next.next() else { throw failure("begins without a welcome") }
         write(.snapshotOffer) { source.offer.encode(into: &$0) }
-        guard case .resume(let offset)? = try await next.next(), offset <= source.offer.bytes else {
-            throw failure("does not say where to begin")
+        switch try await next.next() {
+        case .resume(let offset) where offset <= source.offer.bytes:
+            if offset == source.offer.bytes { arm(ground.limits.snapshotVerdict) }
+            return try await stream(source, from: offset, &next)
+        case .verdict(.refused(let why)): return .refused(why)
+        default: throw failure("does not say where to begin")
         }
-        return try await stream(source, from: offset, &next)
     }
 
     private func stream(
@@ -62,6 +70,7 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
         var pace = Pace(bytesPerSecond: ground.limits.snapshotBytesPerSecond)
         while true {
             while sent < total, sent - acknowledged < window {
+                if let error = over.withLock({ $0 }) { throw error }
                 let chunk = try await source.read(sent)
                 guard chunk.offset == sent, (1...SnapshotChunk.bytesMax).contains(chunk.bytes.count),
                     sent + UInt64(chunk.bytes.count) <= total
