@@ -44,7 +44,7 @@ public enum DaemonMain {
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
                 node: identity.id, member: identity.member, state: state,
-                logDirectory: configuration.dataDirectory + "/log",
+                dataDirectory: configuration.dataDirectory,
                 seed: generator.next(), log: log)
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }

@@ -102,7 +102,7 @@ final class LogWorker: @unchecked Sendable {
             switch job {
             case .write(let write, let bytes): merge(write, bytes, into: &merged)
             case .read(let range, let bytesMax, let completion): read(range, bytesMax, completion)
-            case .compact(let index): compact(through: index)
+            case .compact(let index, let completion): compact(through: index, completion)
             case .giveUpBallast: attempt { log throws(LogError) in try log.giveUpBallast() }
             case .reset(let position, let completion): reset(to: position, completion)
             }
@@ -165,8 +165,11 @@ final class LogWorker: @unchecked Sendable {
         }
     }
 
-    private func compact(through index: UInt64) {
-        attempt { log throws(LogError) in try log.compact(through: index) }
+    private func compact(through index: UInt64, _ completion: (LogExtent) -> Void) {
+        attempt { log throws(LogError) in
+            try log.compact(through: index)
+            completion(log.extent)
+        }
     }
 
     // MARK: Full disk
@@ -212,8 +215,8 @@ final class LogWorker: @unchecked Sendable {
                     completion(.failure(LogError(.queueFull, "\(rest.count) jobs wait for room on the disk")))
                     continue
                 }
-            case .compact(let index):
-                compact(through: index)
+            case .compact(let index, let completion):
+                compact(through: index, completion)
                 retryAt = 0
                 continue
             case .giveUpBallast:
