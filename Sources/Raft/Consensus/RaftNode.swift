@@ -319,7 +319,7 @@ public struct RaftNode: Sendable {
             write.hardState = current
             written = current
         }
-        let isDurable = !mustWrite && hardStatesUnderWay.allSatisfy { $0.state.term == term && $0.state.vote == vote }
+        let isDurable = durableHardState.term == term && durableHardState.vote == vote
         if isDurable {
             output.sends += staged.messages
         } else {
