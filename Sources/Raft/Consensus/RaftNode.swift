@@ -66,7 +66,7 @@ public struct RaftNode: Sendable {
     var vote: MemberID?
     /// Committed membership and at most a few after it, ascending; the last one counts.
     var configurations: [ConfigurationPoint]
-    /// Highest committed index given out to be applied.
+    /// Highest committed and durable index given out to be applied.
     var handedOut: UInt64
     /// Footprint of entries in the log and not applied, in bytes.
     var unappliedBytes = 0
@@ -251,15 +251,17 @@ public struct RaftNode: Sendable {
         while configurations.count > 1, configurations[1].index <= appliedIndex { configurations.removeFirst() }
     }
 
+    /// Only what is durable here, too: were the state ahead of the log after a crash, the log would look cut.
     private mutating func handOutCommitted() {
-        guard commitIndex > handedOut, installing == nil else { return }
+        let end = min(commitIndex, durableIndex)
+        guard end > handedOut, installing == nil else { return }
         let start = handedOut + 1
-        let held = min(max(start, log.memoryStart), commitIndex + 1)
+        let held = min(max(start, log.memoryStart), end + 1)
         staged.output.committed = Committed(
             fromLog: start..<held,
-            entries: Array(log.slice(held..<commitIndex + 1))
+            entries: Array(log.slice(held..<end + 1))
         )
-        handedOut = commitIndex
+        handedOut = end
     }
 
     // MARK: - One step's output
