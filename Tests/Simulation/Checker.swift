@@ -62,7 +62,8 @@ struct Checker {
     /// A leader makes a new membership: everything before must be settled.
     private func membershipAppended(_ entry: Entry, by member: Member) throws {
         guard let membership = Membership(decoding: entry.payload) else { return }
-        guard let last = committed.last, last.term >= entry.term || last.position.term == entry.term else {
+        // Committed in this very step, it is not in the book yet.
+        guard let last = committed.last, last.term >= entry.term || member.raft?.isReady == true else {
             throw Violation(
                 .membershipsOverlap,
                 "\(member.id) changes to \(membership) at \(entry.position) before it committed anything in its term")

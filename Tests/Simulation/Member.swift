@@ -118,7 +118,8 @@ final class Member {
         reads = [:]
         readsWaiting = []
         if let pendingInstall { state = pendingInstall.state }
-        let minimum = pendingInstall == nil ? state.applied.index : 0
+        // The log may still be as it was before the snapshot.
+        let minimum = pendingInstall == nil ? state.applied.index : durableState.applied.index
         let log = try SimulatedLog(
             disk: disk, origin: logOrigin, minimumIndex: max(minimum, logOrigin.index),
             segmentBytes: options.segmentBytes)
