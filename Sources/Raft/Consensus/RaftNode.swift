@@ -140,6 +140,10 @@ public struct RaftNode: Sendable {
     /// The membership that counts, committed or not.
     public var membership: ConfigurationPoint { configurations[configurations.count - 1] }
     var members: Membership { membership.membership }
+    /// The newest membership known to be committed.
+    var committedMembers: Membership {
+        (configurations.last { $0.index <= commitIndex } ?? configurations[0]).membership
+    }
 
     public var isLeader: Bool { if case .leader = role { true } else { false } }
 
