@@ -193,7 +193,8 @@ public struct RaftNode: Sendable {
     }
 
     private mutating func receive(_ message: Message) {
-        guard message.to == id, message.from != id, !members.removed.contains(message.from) else { return }
+        // A removal that is not committed may be taken back, and by nobody but the one it names when that one leads.
+        guard message.to == id, message.from != id, !committedMembers.removed.contains(message.from) else { return }
         if message.term > term {
             switch message.body {
             case .preVote: break
