@@ -151,6 +151,12 @@ let package = Package(
 
         // Tests.
         .target(name: "TestSupport", dependencies: ["Model"], path: "Tests/Support", swiftSettings: strict),
+        .executableTarget(
+            name: "simulate",
+            dependencies: ["Store", "Raft", "Model", "TestSupport"],
+            path: "Tests/Simulation",
+            swiftSettings: strict
+        ),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: strict),
         .testTarget(name: "RaftTests", dependencies: ["Raft", "TestSupport"], swiftSettings: strict),
         .testTarget(

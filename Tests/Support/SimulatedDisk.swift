@@ -177,6 +177,15 @@ public final class SimulatedDisk: @unchecked Sendable {
         tornWrite = false
     }
 
+    /// The process ends and starts again while the machine stays up: what was written is still there, synced or not, and a
+    /// write under way when it ended is there in part. Handles from before are void.
+    public func kill() {
+        operations = 0
+        crashAfter = nil
+        isCrashed = false
+        tornWrite = false
+    }
+
     /// Content as a reader sees it now; nil when there is no such file.
     public func content(_ name: String) -> [UInt8]? { names[name]?.bytes }
 

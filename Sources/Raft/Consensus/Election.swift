@@ -7,6 +7,12 @@ extension RaftNode {
         isLeader || (leader != nil && silentTicks < configuration.electionTicks)
     }
 
+    /// A voter, or one that was until a change that may not be committed: perhaps only its log brings that change to those
+    /// who go on, and they do not vote for anybody behind it. It is elected by the new voters alone. Source: Ongaro, 4.2.2.
+    private var mayStand: Bool {
+        members.isVoter(id) || membership.index > commitIndex && committedMembers.isVoter(id)
+    }
+
     mutating func resetElectionTimer() {
         silentTicks = 0
         electionTimeout = Int.random(
@@ -15,7 +21,7 @@ extension RaftNode {
 
     mutating func followerTick() {
         tickTransferResult()
-        guard members.isVoter(id), installing == nil else { return }
+        guard mayStand, installing == nil else { return }
         if members.voters == [id] {
             // Nobody else can lead: waiting for an election timeout would only delay the start.
             if role == .follower || silentTicks >= electionTimeout { stand(isTransfer: false) }

@@ -66,7 +66,7 @@ public struct RaftNode: Sendable {
     var vote: MemberID?
     /// Committed membership and at most a few after it, ascending; the last one counts.
     var configurations: [ConfigurationPoint]
-    /// Highest committed index given out to be applied.
+    /// Highest committed and durable index given out to be applied.
     var handedOut: UInt64
     /// Footprint of entries in the log and not applied, in bytes.
     var unappliedBytes = 0
@@ -140,6 +140,10 @@ public struct RaftNode: Sendable {
     /// The membership that counts, committed or not.
     public var membership: ConfigurationPoint { configurations[configurations.count - 1] }
     var members: Membership { membership.membership }
+    /// The newest membership known to be committed.
+    var committedMembers: Membership {
+        (configurations.last { $0.index <= commitIndex } ?? configurations[0]).membership
+    }
 
     public var isLeader: Bool { if case .leader = role { true } else { false } }
 
@@ -189,7 +193,8 @@ public struct RaftNode: Sendable {
     }
 
     private mutating func receive(_ message: Message) {
-        guard message.to == id, message.from != id, !members.removed.contains(message.from) else { return }
+        // A removal that is not committed may be taken back, and by nobody but the one it names when that one leads.
+        guard message.to == id, message.from != id, !committedMembers.removed.contains(message.from) else { return }
         if message.term > term {
             switch message.body {
             case .preVote: break
@@ -251,15 +256,17 @@ public struct RaftNode: Sendable {
         while configurations.count > 1, configurations[1].index <= appliedIndex { configurations.removeFirst() }
     }
 
+    /// Only what is durable here, too: were the state ahead of the log after a crash, the log would look cut.
     private mutating func handOutCommitted() {
-        guard commitIndex > handedOut, installing == nil else { return }
+        let end = min(commitIndex, durableIndex)
+        guard end > handedOut, installing == nil else { return }
         let start = handedOut + 1
-        let held = min(max(start, log.memoryStart), commitIndex + 1)
+        let held = min(max(start, log.memoryStart), end + 1)
         staged.output.committed = Committed(
             fromLog: start..<held,
-            entries: Array(log.slice(held..<commitIndex + 1))
+            entries: Array(log.slice(held..<end + 1))
         )
-        handedOut = commitIndex
+        handedOut = end
     }
 
     // MARK: - One step's output
@@ -319,7 +326,7 @@ public struct RaftNode: Sendable {
             write.hardState = current
             written = current
         }
-        let isDurable = !mustWrite && hardStatesUnderWay.allSatisfy { $0.state.term == term && $0.state.vote == vote }
+        let isDurable = durableHardState.term == term && durableHardState.vote == vote
         if isDurable {
             output.sends += staged.messages
         } else {

@@ -48,7 +48,7 @@ public struct Proposal: Hashable, Sendable {
 /// 1. `sends` depend on nothing that is not durable already: they go out at once, while the disk works.
 /// 2. `write` goes to the log at once, in the order of outputs; `write.unlocks` go out only when it and every write
 ///    before it are durable, and then the shell says `.persisted(write.receipt)`.
-/// 3. `committed` names only entries that are durable on a quorum: they may be applied and answered at once.
+/// 3. `committed` names only entries that are durable on a quorum and here: they may be applied and answered at once.
 /// 4. `install` comes alone: nothing else is asked until it is `installed`.
 public struct Output: Sendable {
     public var sends: [Message] = []

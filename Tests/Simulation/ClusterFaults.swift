@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Raft
+internal import Store
+internal import TestSupport
+
+// What goes wrong, what operators do, and how it all is made whole again.
+extension Cluster {
+    // MARK: - Faults
+
+    func causeFault() throws {
+        guard !isHealing else { return }
+        plan(.fault, after: delay(options.faultPause))
+        let present = roster.filter { $0.fate == .present }
+        guard !options.faults.isEmpty, !present.isEmpty else { return }
+        let fault = options.faults[Int.random(in: options.faults.indices, using: &random)]
+        // Leaders meet more trouble than others.
+        let leading = present.filter { $0.raft?.isLeader == true }
+        let pool = !leading.isEmpty && random.oneIn(3) ? leading : present
+        let member = pool[Int.random(in: pool.indices, using: &random)]
+        switch fault {
+        case .kill: stop(member, powerCut: false)
+        case .powerCut:
+            if random.oneIn(4) {
+                for member in present { stop(member, powerCut: true) }
+            } else {
+                stop(member, powerCut: true)
+            }
+        case .crashInDiskWork:
+            if let log = member.log, member.isUp {
+                log.disk.crashAfter = log.disk.operations + Int.random(in: 0...12, using: &random)
+            }
+        case .pause:
+            if member.isUp { member.pausedUntil = now + delay(options.faultPause) }
+        case .drift: member.tickFactorPerMille = UInt64.random(in: 500...2_000, using: &random)
+        case .partition: partitionNetwork()
+        case .clog:
+            let other = present[Int.random(in: present.indices, using: &random)]
+            cloggedUntil[member.slot * Self.slotsMax + other.slot] = now + delay(options.faultPause)
+        case .syncError: if member.isUp { member.log?.disk.failingSyncs = 1 }
+        case .fullDisk:
+            if let disk = member.log?.disk, member.isUp {
+                let taken = disk.fileNames.reduce(0) { $0 + (disk.content($1)?.count ?? 0) }
+                disk.capacityBytes = disk.capacityBytes == .max ? taken + options.segmentBytes / 2 : .max
+            }
+        case .bitRot: if mayLose(member) { rot(member) }
+        case .loseDisk:
+            if mayLose(member) {
+                note("\(member.id) loses its disk")
+                stop(member, powerCut: true)
+                member.fate = .destroyed
+                lost.insert(member.id)
+            }
+        }
+    }
+
+    /// Enough other copies are left: only the loss of a minority can be made good.
+    private func mayLose(_ member: Member) -> Bool {
+        let membership = checker.membership.membership
+        guard membership.voters.count >= 3, membership.contains(member.id), member.isUp, lost.isEmpty,
+            rotten.isEmpty
+        else { return false }
+        return roster.allSatisfy { other in
+            guard other.fate == .present, let raft = other.raft else { return true }
+            return raft.membership.index <= checker.commitIndex && raft.membership.index <= checker.membership.index
+        } && roster.allSatisfy { $0.isUp || $0.fate != .present }
+    }
+
+    private func rot(_ member: Member) {
+        stop(member, powerCut: false)
+        let names = member.disk.fileNames.filter { $0.hasSuffix(".log") }
+        guard let name = names.randomElement(using: &random), var bytes = member.disk.content(name) else { return }
+        guard let used = bytes.lastIndex(where: { $0 != 0 }) else { return }
+        bytes[Int.random(in: 0...used, using: &random)] ^= UInt8(1 << Int.random(in: 0..<8, using: &random))
+        member.disk.replace(name, with: bytes)
+        rotten.insert(member.id)
+        lost.insert(member.id)
+        note("a bit of \(name) of \(member.id) flips")
+    }
+
+    // MARK: - Operators
+
+    func addMember(_ id: MemberID) throws {
+        let member = Member(
+            id: id, slot: roster.count, options: options, founding: founding, seed: random.next())
+        members[id] = member
+        roster.append(member)
+        try restart(member)
+    }
+
+    /// Who leads, as far as operators can see.
+    var leading: Member? {
+        roster.filter { $0.isUp && $0.raft?.isLeader == true }.max { ($0.raft?.term ?? 0) < ($1.raft?.term ?? 0) }
+    }
+
+    func change(_ leader: Member, _ change: MembershipChange) {
+        note("operators ask \(leader.id) to \(change)")
+        feed(leader, .changeMembership(token: leader.token(), change))
+    }
+
+    func operate() {
+        plan(.operate, after: delay(options.operationPause))
+        retireRemoved()
+        guard let leader = leading, let raft = leader.raft else { return }
+        let membership = raft.membership.membership
+        // A lost disk is seen to first: with another member gone the rest might be too few.
+        let broken = lost.filter { membership.contains($0) && members[$0]?.fate == .destroyed }.sorted()
+        if let first = broken.first { return change(leader, .remove(first)) }
+        lost = lost.filter { membership.contains($0) && members[$0]?.fate != .present }
+        if !lost.isEmpty || isHealing { return }
+        if members.values.contains(where: { rotten.contains($0.id) && !$0.isUp && $0.fate == .present }) { return }
+        guard let operation = options.operations.randomElement(using: &random) else { return }
+        switch operation {
+        case .transfer:
+            let target = Bool.random(using: &random) ? nil : membership.voters.randomElement(using: &random)
+            note("operators ask \(leader.id) to hand on to \(target ?? 0)")
+            feed(leader, .transfer(token: leader.token(), to: target))
+        case .addLearner, .replace:
+            let waiting = roster.filter {
+                $0.fate == .present && !membership.contains($0.id) && !everRemoved.contains($0.id)
+            }
+            if let first = waiting.first { return change(leader, .addLearner(first.id)) }
+            guard membership.members.count < 6, roster.count < Self.slotsMax else { return }
+            let id = (random.next() >> 40) &* 256 + UInt64(roster.count + 1)
+            do { try addMember(id) } catch { pendingViolation = error as? Violation }
+            change(leader, .addLearner(id))
+        case .promote:
+            if let learner = membership.learners.randomElement(using: &random) { change(leader, .promote(learner)) }
+        case .demote:
+            guard membership.voters.count > 2 || random.oneIn(4) else { return }
+            if let voter = membership.voters.randomElement(using: &random) { change(leader, .demote(voter)) }
+        case .remove:
+            guard membership.voters.count > 2 || random.oneIn(4) else { return }
+            let victim = random.oneIn(3) ? leader.id : membership.members.randomElement(using: &random)
+            if let victim { change(leader, .remove(victim)) }
+        case .readd:
+            if let id = everRemoved.sorted().randomElement(using: &random) { change(leader, .addLearner(id)) }
+        }
+    }
+
+    /// Members the cluster agreed to be without are switched off, some time after.
+    private func retireRemoved() {
+        for member in roster where member.fate == .present {
+            guard checker.membership.membership.removed.contains(member.id) else { continue }
+            everRemoved.insert(member.id)
+            if random.oneIn(3) {
+                member.fate = .retired
+                stop(member, powerCut: false)
+                note("\(member.id) is switched off")
+            }
+        }
+    }
+
+    // MARK: - Healing
+
+    /// All faults end: the cluster must elect, finish what was asked, and become equal.
+    func heal() throws {
+        isHealing = true
+        note("healing begins")
+        healNetwork()
+        cloggedUntil = [UInt64](repeating: 0, count: cloggedUntil.count)
+        for member in roster where member.fate == .present {
+            member.tickFactorPerMille = 1_000
+            member.pausedUntil = 0
+            member.disk.capacityBytes = .max
+            member.disk.failingSyncs = 0
+            member.log?.disk.capacityBytes = .max
+            member.log?.disk.failingSyncs = 0
+            member.log?.disk.crashAfter = nil
+            if !member.isUp { try restart(member) }
+        }
+        let timeout = options.tick * UInt64(options.electionTicks) * 2
+        // What was under way may take as long as it takes: slow disks and late messages are no fault.
+        let slack = options.tail * 3 + options.diskDelay * 400 + options.applyDelay * 400 + 3_000_000
+        guard try advance(limit: now + slack + 10 * timeout, until: { self.leading?.raft?.isReady == true }) else {
+            throw Violation(.electsLeader, "nobody leads \(10 * timeout / 1_000_000) s after healing: \(standing)")
+        }
+        guard try advance(limit: now + slack + 20 * timeout, until: { self.clients.allSatisfy { $0.request == nil } })
+        else { throw Violation(.finishes, "operations hang: \(standing)") }
+        guard try advance(limit: now + slack + 20 * timeout, until: { self.difference == nil }) else {
+            throw Violation(.converges, "\(difference ?? ""): \(standing)")
+        }
+        try checkHistory()
+    }
+
+    var standing: String {
+        roster.map { member in
+            guard let raft = member.raft else { return "\(member.id) \(member.fate)" }
+            return "\(member.id) \(raft.role) term \(raft.term) last \(raft.lastPosition.index) commit \(raft.commitIndex) "
+                + "applied \(member.state.applied.index) membership \(raft.membership.membership.voters)"
+        }.joined(separator: "; ")
+    }
+
+    /// What still differs among those who should be equal.
+    private var difference: String? {
+        let present = checker.membership.membership.members.compactMap { members[$0] }.filter { $0.fate == .present }
+        guard let last = present.compactMap({ $0.raft?.lastPosition.index }).max() else { return "nobody is up" }
+        for member in present where !member.isUp || member.state.applied.index != last {
+            return "\(member.id) has applied \(member.state.applied.index) of \(last)"
+        }
+        guard checker.commitIndex == last else { return "\(checker.commitIndex) of \(last) is committed" }
+        return nil
+    }
+
+    private func checkHistory() throws {
+        for member in roster where member.isUp { try checker.compare(member.state, member) }
+        switch Linearizability.check(checker.history, initial: 0, stepsMax: 300_000) {
+        case .linearizable, .undecided: break
+        case .violated(let key, let detail): throw Violation(.linearizable, "key \(key): \(detail)")
+        }
+    }
+}
