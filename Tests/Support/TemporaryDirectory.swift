@@ -17,7 +17,15 @@ public struct TemporaryDirectory: Sendable {
         }
     }
 
+    private init(path: String) { self.path = path }
+
     public func file(_ name: String) -> String { "\(path)/\(name)" }
+
+    /// A new directory in it.
+    public func subdirectory(_ name: String) throws -> TemporaryDirectory {
+        try FileManager.default.createDirectory(atPath: file(name), withIntermediateDirectories: true)
+        return TemporaryDirectory(path: file(name))
+    }
 
     @discardableResult
     public func write(_ text: String, to name: String) throws -> String {

@@ -21,6 +21,14 @@ public final class TestDaemon: Sendable {
     public var dataDirectory: String { directory.file("data") }
     public var logFile: String { directory.file("daemon.log") }
 
+    /// One of several in a network made by others, who also remove it.
+    init(directory: TemporaryDirectory, node: TestNamespace, outside: TestNamespace, arguments: [String]) {
+        self.directory = directory
+        self.node = node
+        self.outside = outside
+        self.arguments = arguments
+    }
+
     init(name: String, arguments: [String]) async throws {
         directory = try TemporaryDirectory(name)
         self.arguments = arguments
@@ -46,6 +54,12 @@ public final class TestDaemon: Sendable {
 
     /// Starts it and waits until it takes requests.
     public func start(within limit: Duration = .seconds(60)) async throws {
+        try launch()
+        try await waitReady(within: limit)
+    }
+
+    /// Starts it and does not wait: a member alone is not ready before it has a leader.
+    public func launch() throws {
         guard access(Repository.binary, X_OK) == 0 else {
             throw TestFailure("there is no \(Repository.binary); build it with: swift build --build-tests")
         }
@@ -53,7 +67,6 @@ public final class TestDaemon: Sendable {
             node.prefix + [Repository.binary, "daemon", "--data-dir", dataDirectory, "--socket", socket] + arguments
         let started = try ChildProcess(command, environment: ["SWIFT_BACKTRACE": "enable=no"], log: logFile)
         process.withLock { $0 = started }
-        try await waitReady(within: limit)
     }
 
     public func waitReady(within limit: Duration = .seconds(60)) async throws {
@@ -67,6 +80,16 @@ public final class TestDaemon: Sendable {
 
     public var pid: Int32? { process.withLock { $0?.pid } }
     public var isRunning: Bool { process.withLock { $0?.isRunning ?? false } }
+
+    public func signal(_ number: Int32) { process.withLock { $0 }?.signal(number) }
+
+    /// Waits until it ends by itself. Returns its exit status.
+    public func waitEnd(within limit: Duration = .seconds(20)) async throws -> Int32 {
+        guard let status = try await process.withLock({ $0 })?.wait(within: limit) else {
+            throw TestFailure("the daemon still runs after \(limit)")
+        }
+        return status
+    }
 
     /// SIGKILL, as a crash would: containers and containerd stay.
     public func kill9() async throws {
@@ -138,9 +161,10 @@ public final class TestDaemon: Sendable {
 
     /// A request to the API over its socket.
     public func api(
-        _ method: String, _ path: String, body: String? = nil, headers: [String: String] = [:]
+        _ method: String, _ path: String, body: String? = nil, headers: [String: String] = [:],
+        timeoutSeconds: Int = 30
     ) async throws -> Reply {
-        var command = ["curl", "-sS", "-i", "--max-time", "30", "--unix-socket", socket, "-X", method]
+        var command = ["curl", "-sS", "-i", "--max-time", "\(timeoutSeconds)", "--unix-socket", socket, "-X", method]
         for (name, value) in headers.sorted(by: { $0.key < $1.key }) { command += ["-H", "\(name): \(value)"] }
         if body != nil { command += ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", "@-"] }
         let output = try await Shell.run(command + ["http://localhost\(path)"], input: body).checked().stdout
