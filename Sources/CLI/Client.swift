@@ -71,6 +71,22 @@ struct Client: Sendable {
         }
     }
 
+    /// Frames of the event stream as they come, until the daemon ends it.
+    func events(
+        after place: String?, _ query: [(String, String?)], each: (EventFrame) throws -> Void
+    ) async throws {
+        var request = self.request("GET", "/v1/events", [("after", place)] + query, timeout: nil)
+        request.silence = EventWatch.silence
+        var reader = EventFrame.Reader()
+        do {
+            for try await line in transport.lines(request) {
+                if let frame = reader.take(line) { try each(frame) }
+            }
+        } catch let refused as RefusedReply {
+            throw Self.error(refused.reply, request)
+        }
+    }
+
     private func request(
         _ method: String, _ path: String, _ query: [(String, String?)], body: APIRequest.Body = .none,
         headers: [String: String] = [:], timeout: Duration?

@@ -26,7 +26,8 @@ struct Hivemind: AsyncParsableCommand {
             CommandGroup(
                 name: "Node and cluster",
                 subcommands: [
-                    NodeCommand.self, StatusCommand.self, QueryCommand.self, DaemonCommand.self, AdminCommand.self,
+                    NodeCommand.self, StatusCommand.self, ClusterCommand.self, EventsCommand.self, QueryCommand.self,
+                    DaemonCommand.self, AdminCommand.self,
                 ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),
         ]

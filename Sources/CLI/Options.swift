@@ -35,6 +35,19 @@ struct GlobalOptions: ParsableArguments {
     }
 }
 
+/// On verbs that show state.
+struct ReadOption: ParsableArguments {
+    enum Consistency: String, CaseIterable, ExpressibleByArgument { case linearizable, leader, local }
+
+    @Option(
+        help: ArgumentHelp(
+            "How current what is shown must be (default linearizable for one object, local for lists).",
+            valueName: "level"))
+    var consistency: Consistency?
+
+    var query: [(String, String?)] { [("consistency", consistency?.rawValue)] }
+}
+
 /// On verbs about apps, services, tasks, volumes and configs.
 struct NamespaceOption: ParsableArguments {
     @Option(help: ArgumentHelp("Namespace (HIVEMIND_NAMESPACE; default `default`, lists show all).", valueName: "ns"))

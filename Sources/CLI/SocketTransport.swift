@@ -47,8 +47,10 @@ struct SocketTransport: Transport {
             headers: headers,
             body: body,
             unixSocket: socket,
-            // The daemon answers in its own time (a pull takes minutes): only the whole is bounded.
-            limits: HTTPLimits(connect: .seconds(5), total: request.timeout, stall: nil, bodyBytesMax: 64 << 20),
+            // The daemon answers in its own time (a pull takes minutes): only the whole is bounded, and the silence of a
+            // stream that is never silent.
+            limits: HTTPLimits(
+                connect: .seconds(5), total: request.timeout, stall: request.silence, bodyBytesMax: 64 << 20),
             followsRedirects: false
         )
     }

@@ -16,6 +16,8 @@ struct APIRequest: Sendable, Hashable {
     var body = Body.none
     /// From start to last byte; nil for a stream that may live for ever.
     var timeout: Duration? = .seconds(60)
+    /// Longest time without a byte; nil for any.
+    var silence: Duration?
 }
 
 struct APIReply: Sendable, Hashable {

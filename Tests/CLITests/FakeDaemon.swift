@@ -51,7 +51,8 @@ final class FakeDaemon: Transport {
                 do {
                     let reply = try await self.send(request)
                     guard reply.isSuccess else { throw RefusedReply(reply: reply) }
-                    for line in reply.body.split(separator: UInt8(ascii: "\n")) { continuation.yield(Array(line)) }
+                    let lines = reply.body.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+                    for line in lines.dropLast() { continuation.yield(Array(line)) }
                     continuation.finish()
                 } catch {
                     continuation.finish(throwing: error)

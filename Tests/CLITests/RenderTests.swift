@@ -39,6 +39,10 @@ struct RenderTests {
         .on("GET /v1/nodes", .ok(Sample.list(Sample.node)))
         .on("GET /v1/nodes/alpha", .ok(Sample.node))
         .on("GET /v1/status", .ok(Sample.status))
+        .on("GET /v1/cluster", .ok(Sample.cluster))
+        .on("POST /v1/cluster/transfer-leader", .ok(LeaderView(leader: "beta", previous: "alpha", term: 3)))
+        .on("POST /v1/snapshots", .ok(Sample.snapshot, status: 201))
+        .on("GET /v1/snapshots", .ok(Sample.list(Sample.snapshot)))
         .on("GET /version", .ok(VersionView(version: "0.1.0", api: "v1")))
         .on("GET /v1/configs", .ok(Sample.list(Sample.config)))
         .on("GET /v1/configs/nginx%2Fsite.conf", .ok(Sample.config))
@@ -63,7 +67,10 @@ struct RenderTests {
         ["image", "ls", "-o", "wide"],
         ["image", "pull", "nginx:1.27"], ["image", "import", "app.tar", "--name", "team/app:1"],
         ["image", "rm", "nginx:1.27"], ["node", "ls"], ["node", "ls", "-o", "wide"], ["node", "info"], ["status"],
-        ["status", "-o", "json"], ["version"], ["config", "ls"], ["config", "get", "nginx/site.conf"],
+        ["status", "-o", "json"], ["version"], ["cluster", "status"], ["cluster", "status", "-o", "wide"],
+        ["cluster", "status", "-o", "json"], ["cluster", "status", "-o", "name"], ["cluster", "transfer-leader", "beta"],
+        ["cluster", "snapshot", "save"], ["cluster", "snapshot", "ls"], ["cluster", "snapshot", "ls", "-o", "wide"],
+        ["config", "ls"], ["config", "get", "nginx/site.conf"],
         ["config", "get", "nginx/site.conf", "-o", "json"], ["config", "set", "nginx/site.conf", "x"],
         ["config", "delete", "nginx/site.conf", "--yes"], ["query", "select 1"], ["query", "select 1", "-o", "json"],
         ["query", "select 1", "-o", "name"],

@@ -80,8 +80,48 @@ enum Sample {
         conditions: ["cgroups are hybrid"])
 
     static let status = StatusView(
-        node: "alpha", role: "voter", term: 2, appliedIndex: 57, leader: "alpha", version: "0.1.0", runtime: runtime,
-        apps: 1, tasksRunning: 3, uptimeSeconds: 90_000, conditions: ["port 8080 is taken by another program"])
+        node: "alpha", role: "voter", term: 2, appliedIndex: 57, commitIndex: 57, leader: "alpha", version: "0.1.0",
+        runtime: runtime, apps: 1, tasksRunning: 3, uptimeSeconds: 90_000,
+        log: LogStatusView(firstIndex: 12, lastIndex: 57, bytes: 33_554_432),
+        fsync: LatencyView(p50Ms: 0.84, p99Ms: 12.4, samples: 512, windowSeconds: 60), snapshot: snapshot, conditions: ["port 8080 is taken by another program"])
+
+    static let member = MemberView(
+        id: "knodeabcdefg", name: "alpha", address: "192.0.2.10:4484", role: "voter", matchIndex: 57, lastContactMs: 0,
+        lag: 0)
+
+    static let cluster = ClusterView(
+        id: "kclusterabcd", leader: "alpha", term: 2, commitIndex: 57,
+        members: [
+            member,
+            MemberView(
+                id: "knodebbbbbbb", name: "beta", address: "192.0.2.11:4484", role: "voter", matchIndex: 57,
+                lastContactMs: 43, lag: 0),
+            MemberView(
+                id: "knodeccccccc", name: "gamma", address: "192.0.2.12:4484", role: "standby", matchIndex: 12,
+                lastContactMs: 93_000, lag: 45),
+        ], nodes: 4)
+
+    /// As a follower sees it that hears of no leader.
+    static let leaderless = ClusterView(
+        id: "kclusterabcd", leader: nil, term: 7, commitIndex: 57,
+        members: cluster.members.map {
+            MemberView(
+                id: $0.id, name: $0.name, address: $0.address, role: $0.role, matchIndex: nil, lastContactMs: nil)
+        }, nodes: 4)
+
+    static let snapshot = SnapshotView(
+        name: "snapshot-0000000000000057", index: 57, term: 2, bytes: 401_408, createdAt: start,
+        sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        path: "/var/lib/hivemind/snapshots/snapshot-0000000000000057.sqlite")
+
+    static func event(
+        _ index: UInt64, _ kind: String, _ name: String, _ change: EventView.Change = .updated, namespace: String? = "default",
+        object: EventView.Object? = nil
+    ) -> EventView {
+        EventView(
+            index: index, sub: 0, kind: kind, namespace: namespace, name: name, change: change, version: index,
+            object: object)
+    }
 
     static let volume = VolumeView(
         name: "data", namespace: "default", driver: "local", node: "alpha",

@@ -54,7 +54,7 @@ struct VerbTests {
 
     @Test func `tasks of an unknown app are an error, not an empty list`() async {
         let daemon = FakeDaemon().on("GET /v1/tasks?app=nope", .ok(ItemList<TaskView>(items: [], index: 1)))
-            .on("GET /v1/apps/nope", .problem(Problem(.notFound, "app `nope` does not exist")))
+            .on("GET /v1/apps/nope?consistency=local", .problem(Problem(.notFound, "app `nope` does not exist")))
         #expect(await hivemind("ps", "nope", daemon: daemon).status == 6)
     }
 

@@ -9,13 +9,14 @@ struct AppInfo: AsyncParsableCommand {
 
     @OptionGroup var app: AppNameArgument
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let name = try app.required()
         let output = try global.result(namespace: scope.namespace)
         let client = global.client(namespace: scope.namespace)
-        let view: Answer<AppView> = try await client.get("/v1/apps/\(Client.escape(name))")
+        let view: Answer<AppView> = try await client.get("/v1/apps/\(Client.escape(name))", read.query)
         var tasks: [TaskView] = []
         if !output.format.isForPrograms {
             let answer: Answer<ItemList<TaskView>> = try await client.get("/v1/tasks", [("app", name)])

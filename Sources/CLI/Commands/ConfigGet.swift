@@ -14,13 +14,14 @@ struct ConfigGet: AsyncParsableCommand {
 
     @OptionGroup var config: NameArgument
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let name = try config.required("config")
         let output = try global.result(namespace: scope.namespace)
         let view: Answer<ConfigView> = try await global.client(namespace: scope.namespace)
-            .get("/v1/configs/\(Client.escape(name))")
+            .get("/v1/configs/\(Client.escape(name))", read.query)
         // A prompt is not to stick to the end of the data; a pipe gets just the data.
         let end = output.terminal.isOutputTTY && !view.value.data.hasSuffix("\n") ? "\n" : ""
         try output.show(json: view.body, names: [name]) { _ in view.value.data + end }

@@ -10,12 +10,13 @@ struct ConfigList: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Names that start like this.", valueName: "text"))
     var prefix: String?
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let output = try global.result(namespace: scope.namespace)
         let configs: Answer<ItemList<ConfigView>> = try await global.client(namespace: scope.namespace)
-            .get("/v1/configs", [("prefix", prefix)])
+            .get("/v1/configs", [("prefix", prefix)] + read.query)
         var table = Table(["NAME", .wide("NAMESPACE"), "VERSION", .init("SIZE", right: true)])
         table.columns[1].isWide = !AppText.spansNamespaces(configs.value.items.map(\.namespace))
         table.rows = configs.value.items.map { config in

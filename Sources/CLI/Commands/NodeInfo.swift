@@ -9,6 +9,7 @@ struct NodeInfo: AsyncParsableCommand {
 
     @OptionGroup var node: NameArgument
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
 
     func run() async throws {
         let output = try global.result()
@@ -18,7 +19,7 @@ struct NodeInfo: AsyncParsableCommand {
             let status: Answer<StatusView> = try await client.get("/v1/status")
             name = status.value.node
         }
-        let view: Answer<NodeView> = try await client.get("/v1/nodes/\(Client.escape(name ?? ""))")
+        let view: Answer<NodeView> = try await client.get("/v1/nodes/\(Client.escape(name ?? ""))", read.query)
         try output.show(json: view.body, names: [view.value.name]) { Self.block(view.value).rendered($0) }
         output.next("ps", "status", afterReading: true)
     }

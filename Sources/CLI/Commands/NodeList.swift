@@ -8,10 +8,11 @@ struct NodeList: AsyncParsableCommand {
         discussion: "Example:\n  hivemind node ls", aliases: ["list"])
 
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
 
     func run() async throws {
         let output = try global.result()
-        let nodes: Answer<ItemList<NodeView>> = try await global.client().get("/v1/nodes")
+        let nodes: Answer<ItemList<NodeView>> = try await global.client().get("/v1/nodes", read.query)
         let table = Table(
             [
                 "NAME", .wide("ID"), "STATE", "ROLE", "ADDRESS", "SUBNET", "TASKS", .wide("CPU"), .wide("MEMORY"),

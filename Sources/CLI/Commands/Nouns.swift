@@ -39,3 +39,15 @@ struct ConfigCommand: ParsableCommand {
         commandName: "config", abstract: "Keep small versioned documents.",
         subcommands: [ConfigSet.self, ConfigGet.self, ConfigList.self, ConfigDelete.self])
 }
+
+struct ClusterCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cluster", abstract: "Look after the members that agree on the state.",
+        subcommands: [ClusterStatus.self, ClusterTransferLeader.self, ClusterSnapshotCommand.self])
+}
+
+struct ClusterSnapshotCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "snapshot", abstract: "Keep the whole state in a file.",
+        subcommands: [ClusterSnapshotSave.self, ClusterSnapshotList.self])
+}

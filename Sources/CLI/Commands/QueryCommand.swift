@@ -16,12 +16,13 @@ struct QueryCommand: AsyncParsableCommand {
     @Argument(help: "One SELECT, or - to read it from standard input.")
     var sql: String
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
 
     func run() async throws {
         let output = try global.result()
         let text = sql == "-" ? String(decoding: try output.terminal.readFile(.standardInput), as: UTF8.self) : sql
         let answer: Answer<QueryView> = try await global.client().send(
-            "POST", "/v1/query", body: QueryRequest(sql: text))
+            "POST", "/v1/query", read.query, body: QueryRequest(sql: text))
         let view = answer.value
         var table = Table(view.columns.map { Table.Column($0) })
         table.rows = view.rows.map { row in

@@ -11,13 +11,15 @@ struct ServiceInfo: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Its app (default the one of the same name).", valueName: "name"))
     var app: String?
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let name = try service.required("service")
         let output = try global.result(namespace: scope.namespace)
         let client = global.client(namespace: scope.namespace)
-        let view: Answer<ServiceView> = try await client.get("/v1/services/\(Client.escape(name))", [("app", app)])
+        let view: Answer<ServiceView> = try await client.get(
+            "/v1/services/\(Client.escape(name))", [("app", app)] + read.query)
         var tasks: [TaskView] = []
         if !output.format.isForPrograms {
             let answer: Answer<ItemList<TaskView>> = try await client.get("/v1/tasks", [("app", view.value.app)])

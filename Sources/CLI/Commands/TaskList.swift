@@ -15,6 +15,7 @@ struct TaskList: AsyncParsableCommand {
     @Flag(name: [.customShort("a"), .long], help: "Also those that have ended.")
     var all = false
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
@@ -22,10 +23,11 @@ struct TaskList: AsyncParsableCommand {
         let client = global.client(namespace: scope.namespace)
         let name = app.name ?? app.nameOption
         let tasks: Answer<ItemList<TaskView>> = try await client.get(
-            "/v1/tasks", [("app", name), ("all", all ? "true" : nil)])
+            "/v1/tasks", [("app", name), ("all", all ? "true" : nil)] + read.query)
         if let name, tasks.value.items.isEmpty {
             // An app without tasks and no app at all look the same in this list.
-            let _: Answer<AppView> = try await client.get("/v1/apps/\(Client.escape(name))")
+            let _: Answer<AppView> = try await client.get(
+                "/v1/apps/\(Client.escape(name))", [("consistency", read.consistency?.rawValue ?? "local")])
         }
         try output.show(json: tasks.body, names: tasks.value.items.map(\.id.raw)) {
             AppText.tasks(tasks.value.items, now: output.terminal.now()).rendered($0)

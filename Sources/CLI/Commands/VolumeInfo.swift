@@ -9,13 +9,14 @@ struct VolumeInfo: AsyncParsableCommand {
 
     @OptionGroup var volume: NameArgument
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let name = try volume.required("volume")
         let output = try global.result(namespace: scope.namespace)
         let view: Answer<VolumeView> = try await global.client(namespace: scope.namespace)
-            .get("/v1/volumes/\(Client.escape(name))")
+            .get("/v1/volumes/\(Client.escape(name))", read.query)
         let volume = view.value
         var block = Block()
         block.add("volume", volume.name)

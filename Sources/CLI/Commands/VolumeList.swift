@@ -8,12 +8,13 @@ struct VolumeList: AsyncParsableCommand {
         discussion: "Example:\n  hivemind volume ls", aliases: ["list"])
 
     @OptionGroup(title: "Common") var global: GlobalOptions
+    @OptionGroup(title: "Common") var read: ReadOption
     @OptionGroup(title: "Common") var scope: NamespaceOption
 
     func run() async throws {
         let output = try global.result(namespace: scope.namespace)
         let volumes: Answer<ItemList<VolumeView>> = try await global.client(namespace: scope.namespace)
-            .get("/v1/volumes")
+            .get("/v1/volumes", read.query)
         let now = output.terminal.now()
         var table = Table(["NAME", .wide("NAMESPACE"), "DRIVER", "NODE", "USED BY", "AGE", .wide("PATH")])
         table.columns[1].isWide = !AppText.spansNamespaces(volumes.value.items.map(\.namespace))

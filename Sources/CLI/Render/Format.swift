@@ -18,6 +18,16 @@ enum Format {
         }
     }
 
+    /// `0.4 ms`, `12 ms`.
+    static func milliseconds(_ value: Double) -> String {
+        value < 10 ? "\(Double(Int64(value * 10 + 0.5)) / 10) ms" : "\(Int64(value + 0.5)) ms"
+    }
+
+    /// `80 ms ago`, `3s ago`.
+    static func contact(milliseconds: Int64) -> String {
+        milliseconds < 2000 ? "\(milliseconds) ms ago" : "\(duration(seconds: milliseconds / 1000)) ago"
+    }
+
     /// `512 B`, `1.5 MiB`.
     static func bytes(_ count: Int64) -> String {
         guard count >= 1024 else { return "\(count) B" }
