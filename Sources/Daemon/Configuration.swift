@@ -19,6 +19,8 @@ public struct DaemonConfiguration: Hashable, Sendable {
     public var nodeName: String?
     /// trace, debug, info, notice, warning, error or critical.
     public var logLevel: String
+    /// Between two comparisons of the members' whole states; at least a second.
+    public var compareInterval: Duration
     /// Used when the data directory is new.
     public var ranges: AddressRanges
 
@@ -33,6 +35,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         peersFile: String? = nil,
         nodeName: String? = nil,
         logLevel: String = "info",
+        compareInterval: Duration = .seconds(600),
         ranges: AddressRanges = .standard
     ) {
         self.dataDirectory = dataDirectory
@@ -42,6 +45,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         self.peersFile = peersFile
         self.nodeName = nodeName
         self.logLevel = logLevel
+        self.compareInterval = compareInterval
         self.ranges = ranges
     }
 }
@@ -83,6 +87,9 @@ extension DaemonConfiguration {
         }
         guard !ranges.containers.overlaps(ranges.virtual) else {
             throw DaemonError("the ranges \(ranges.containers) and \(ranges.virtual) overlap")
+        }
+        guard compareInterval >= .seconds(1) else {
+            throw DaemonError("states cannot be compared more often than every second", hint: "for example 10m")
         }
         if runtime == .containerd, geteuid() != 0 {
             throw DaemonError(

@@ -3,6 +3,7 @@ internal import FoundationEssentials
 internal import Glibc
 internal import Model
 internal import Raft
+internal import Store
 
 /// Who this node is, and the lock that keeps a second daemon off its data.
 ///
@@ -13,6 +14,11 @@ final class NodeIdentity: Sendable {
     let clusterID: String
     let member: MemberID
     private let lock: Int32
+    /// Its presence keeps this node from ever voting again under its id.
+    private let mark: String
+    private static let replacement =
+        "it may have forgotten votes and acknowledgements, so it must not go on under its id: give the machine an empty "
+        + "data directory and a new member id; the other members have everything"
 
     private struct File: Codable {
         var id: NodeID
@@ -39,6 +45,12 @@ final class NodeIdentity: Sendable {
             throw DaemonError(
                 "another daemon uses `\(dataDirectory)`",
                 hint: "stop it first, or give this one its own --data-dir and --socket")
+        }
+        mark = dataDirectory + "/quarantine"
+        if let reason = FileManager.default.contents(atPath: mark) {
+            throw DaemonError(
+                "the data directory `\(dataDirectory)` is in quarantine: \(String(decoding: reason, as: UTF8.self))",
+                hint: Self.replacement)
         }
         let path = dataDirectory + "/node.json"
         if let data = FileManager.default.contents(atPath: path) {
@@ -77,6 +89,13 @@ final class NodeIdentity: Sendable {
                     + "`\(peers.own.name)` (member \(peers.own.id))",
                 hint: "give the node's own --data-dir, or an empty one for a new node")
         }
+    }
+
+    /// Marks the directory, durably, as one that must not be used as this member any more.
+    /// - Returns: the error to end with.
+    func quarantine(_ damage: LogError) throws -> DaemonError {
+        try DurableFile.write(Data(damage.message.utf8), to: mark)
+        return DaemonError("this node is in quarantine from now on: \(damage.message)", hint: Self.replacement)
     }
 
     static func hostName() -> String {

@@ -48,6 +48,7 @@ public enum DaemonMain {
                 seed: generator.next(), log: log)
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }
+            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged { throw try identity.quarantine(damage) }
             throw error
         }
         let rooms = try await starting
@@ -105,7 +106,8 @@ public enum DaemonMain {
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-            .init(service: api), .init(service: CoreService(core: core, transport: transport)),
+            .init(service: api), .init(service: CoreService(
+                    core: core, transport: transport, compareInterval: configuration.compareInterval)),
         ]
         if let transport { services.insert(.init(service: transport), at: 0) }
         var group = ServiceGroupConfiguration(
@@ -130,7 +132,7 @@ public enum DaemonMain {
             events: PeerEvents(
                 messages: { core.consensus.receive($0) },
                 disconnected: { core.consensus.put(.unreachable($0)) },
-                request: { _, request in await core.answer(request) ?? [] },
+                request: { await core.answer($1, from: $0) ?? [] },
                 snapshot: { try await core.receiveSnapshot(from: $0, $1) }),
             log: log)
     }
@@ -248,13 +250,18 @@ private final class Failure: Service {
 private struct CoreService: Service {
     let core: CoreOwner
     let transport: PeerTransport?
+    let compareInterval: Duration
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await core.becomeCurrent() }
                 group.addTask { await core.forwardOwn() }
-                if let transport { group.addTask { await core.sendSnapshots(over: transport) } }
+                if let transport {
+                    group.addTask { await core.sendSnapshots(over: transport) }
+                    group.addTask { await core.exchangeDigests() }
+                    group.addTask { await core.compareStates(every: compareInterval) }
+                }
             }
         }
         // Clients of the others go on at once, instead of after an election.

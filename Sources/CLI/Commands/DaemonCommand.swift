@@ -39,6 +39,9 @@ struct DaemonCommand: AsyncParsableCommand {
     )
     var logLevel: String?
     @Option(
+        help: ArgumentHelp("Time between two comparisons of the members' states (default 10m).", valueName: "time"))
+    var compareInterval: String?
+    @Option(
         help: ArgumentHelp(
             "Addresses of containers, for a new data directory (default 10.210.0.0/16).", valueName: "cidr"))
     var containerSubnet: String?
@@ -53,7 +56,7 @@ struct DaemonCommand: AsyncParsableCommand {
 
     static let standardFile = "/etc/hivemind/daemon.yaml"
     static let keys = [
-        "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "container-subnet",
+        "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "compare-interval", "container-subnet",
         "virtual-subnet",
     ]
 
@@ -93,6 +96,9 @@ struct DaemonCommand: AsyncParsableCommand {
                 throw .usage("--log-level `\(level)` is unknown", hint: "give one of \(levels.joined(separator: ", "))")
             }
             result.logLevel = level
+        }
+        if let text = value(compareInterval, "COMPARE_INTERVAL") {
+            result.compareInterval = .milliseconds(try DurationParser.milliseconds(text, flag: "--compare-interval"))
         }
         if let text = value(containerSubnet, "CONTAINER_SUBNET") {
             result.ranges.containers = try subnet(text, "--container-subnet")

@@ -57,6 +57,11 @@ final class CoreOwner: Sendable {
     private let laggingInput: AsyncStream<MemberID>.Continuation
     /// The state here is known to differ from what a majority has.
     private let isStateWrong = Mutex(false)
+    private let comparison = Comparison()
+    private let digests: AsyncStream<StateDigest>
+    private let digestsInput: AsyncStream<StateDigest>.Continuation
+    private let wrong: AsyncStream<UInt64>
+    private let wrongInput: AsyncStream<UInt64>.Continuation
 
     /// Reports of the log's thread, which exists before its owner does.
     private final class Relay: Sendable {
@@ -102,6 +107,8 @@ final class CoreOwner: Sendable {
         self.log = log
         snapshots = SnapshotWorker(store: store, state: state, log: log)
         (lagging, laggingInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(256))
+        (digests, digestsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(Comparison.indexesMax))
+        (wrong, wrongInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
         writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
         consensus = ConsensusOwner(raft: raft, writer: writer, proposals: proposals, log: log)
@@ -143,6 +150,7 @@ final class CoreOwner: Sendable {
             condition.withLock { $0 }
             ?? (isShortOfSpace.withLock { $0 }
                 ? "less than \(Self.freeBytesMin >> 20) MiB are free on the disk: only removals are taken" : nil)
+            ?? (isStateWrong.withLock { $0 } ? "the state of this node differs from a majority's and is replaced" : nil)
             ?? (state.isOutOfSpace ? "the disk of the state is full: changes are refused until there is room" : nil)
         return Status(consensus: consensus.status, state: state, condition: condition)
     }
@@ -162,7 +170,10 @@ final class CoreOwner: Sendable {
             StateOwner.Sinks(
                 perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
                 applied: { [consensus] in consensus.put(.applied($0)) },
-                installed: { [consensus] in consensus.put(.installed($0)) },
+                installed: { [self] install in
+                    isStateWrong.withLock { $0 = false }
+                    consensus.put(.installed(install))
+                },
                 compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
                 fail: { [self] in fail($0) }))
         consensus.connect(
@@ -188,6 +199,8 @@ final class CoreOwner: Sendable {
         proposals.close()
         forwardsInput.finish()
         laggingInput.finish()
+        digestsInput.finish()
+        wrongInput.finish()
     }
 
     func observed(_ observation: Observation) { stateOwner.put(.event(.observed(observation))) }
@@ -297,7 +310,7 @@ final class CoreOwner: Sendable {
 
     /// What another member asks of this one.
     /// - Returns: nil for a request this build does not know.
-    func answer(_ request: [UInt8]) async -> [UInt8]? {
+    func answer(_ request: [UInt8], from member: MemberID) async -> [UInt8]? {
         switch PeerRequest(decoding: request) {
         case .propose(let payload):
             guard !consensus.isFull else {
@@ -309,6 +322,13 @@ final class CoreOwner: Sendable {
             let status = consensus.status
             return status.isLeader ? PeerReply.encode(status.progress) : []
         case .transfer(let target): return PeerReply.encode(await handOver(to: target))
+        case .digest(let index, let digest):
+            compared(digest, of: member, at: index)
+            return []
+        case .snapshot:
+            guard consensus.status.isLeader else { return [0] }
+            laggingInput.yield(member)
+            return [1]
         case nil: return nil
         }
     }
@@ -419,8 +439,81 @@ final class CoreOwner: Sendable {
 
     // MARK: - Comparing
 
+    /// Has every member compare its state at one index, from time to time, as long as this one leads and something changed.
+    func compareStates(every interval: Duration) async {
+        var compared: UInt64 = 0
+        while !Task.isCancelled {
+            do { try await Task.sleep(for: interval) } catch { return }
+            let applied = proposals.appliedIndex
+            guard consensus.status.isReady, peers.withLock({ $0 != nil }), applied != compared else { continue }
+            do {
+                compared = try await propose(.compareState, deadline: .seconds(5)).index
+            } catch {
+                log.debug("states are not compared now", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    /// What this state was at an agreed index: for the others and from them.
     private func compare(_ picture: StatePicture) {
-        log.debug("state is compared", metadata: ["index": "\(picture.index)"])
+        snapshots.put { [self] in
+            do {
+                let digest = try picture.digest()
+                digestsInput.yield(digest)
+                compared(digest.bytes, of: member, at: digest.index)
+            } catch {
+                log.warning("the state could not be compared", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    private func compared(_ digest: [UInt8], of sender: MemberID, at index: UInt64) {
+        guard let membership = consensus.status.configuration?.membership, membership.contains(sender),
+            comparison.add(digest, of: sender, at: index, own: member, among: membership),
+            !isStateWrong.withLock({ isWrong in
+                defer { isWrong = true }
+                return isWrong
+            })
+        else { return }
+        log.critical("this node's state differs from a majority's, it is replaced", metadata: ["index": "\(index)"])
+        wrongInput.yield(index)
+    }
+
+    /// Tells the others what this state was, and has it replaced when it is wrong, until the node stops.
+    func exchangeDigests() async {
+        await withDiscardingTaskGroup { group in
+            group.addTask { [self] in
+                for await digest in digests { await tell(digest) }
+            }
+            group.addTask { [self] in
+                for await _ in wrong { await replaceState() }
+            }
+        }
+    }
+
+    private func tell(_ digest: StateDigest) async {
+        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else { return }
+        let request = PeerRequest.digest(index: digest.index, digest.bytes).encoded()
+        for other in membership.members where other != member {
+            do {
+                _ = try await link.forward(request, to: other, deadline: .seconds(5))
+            } catch {
+                log.debug("a member does not compare", metadata: ["member": "\(other)", "error": "\(error)"])
+            }
+        }
+    }
+
+    /// Asks for a snapshot until one is in force. A wrong state does not lead: what it decides is wrong, too.
+    private func replaceState() async {
+        while isStateWrong.withLock({ $0 }), !Task.isCancelled {
+            let status = consensus.status
+            if status.isLeader {
+                _ = await handOver()
+            } else if let leader = status.leader, let link = peers.withLock({ $0 }) {
+                _ = try? await link.forward(PeerRequest.snapshot.encoded(), to: leader, deadline: .seconds(5))
+            }
+            do { try await Task.sleep(for: .seconds(2)) } catch { return }
+        }
     }
 
     // MARK: - Snapshots and cutting the log

@@ -9,6 +9,10 @@ enum PeerRequest: Hashable, Sendable {
     case progress
     /// Hand leadership on; nil lets the leader choose.
     case transfer(to: MemberID?)
+    /// What the sender's whole state was at this index, 32 bytes.
+    case digest(index: UInt64, [UInt8])
+    /// Send me a snapshot, if you lead: my state is wrong. Answered with one byte, 1 when it will come.
+    case snapshot
 
     func encoded() -> [UInt8] {
         var writer = ByteWriter()
@@ -21,6 +25,11 @@ enum PeerRequest: Hashable, Sendable {
         case .transfer(let target):
             writer.put(UInt8(3))
             writer.put(target ?? 0)
+        case .digest(let index, let digest):
+            writer.put(UInt8(4))
+            writer.put(index)
+            writer.put(digest)
+        case .snapshot: writer.put(UInt8(5))
         }
         return writer.bytes
     }
@@ -34,6 +43,10 @@ enum PeerRequest: Hashable, Sendable {
         case 3:
             guard let target = reader.take(UInt64.self), reader.rest.isEmpty else { return nil }
             self = .transfer(to: target == 0 ? nil : target)
+        case 4:
+            guard let index = reader.take(UInt64.self), reader.rest.count == 32 else { return nil }
+            self = .digest(index: index, Array(reader.rest))
+        case 5 where reader.rest.isEmpty: self = .snapshot
         default: return nil
         }
     }
