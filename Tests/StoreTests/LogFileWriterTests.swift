@@ -49,6 +49,15 @@ func numberOf(_ message: Message) -> UInt64? {
     if case .heartbeatReply(let round) = message.body { round } else { nil }
 }
 
+/// Waits for another thread without giving up this one: the tests beside it may take long turns.
+func waitUntil(_ what: String, _ condition: () throws -> Bool) throws {
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try !condition() {
+        guard ContinuousClock.now < deadline else { throw TestFailure("not within a minute: \(what)") }
+        usleep(1_000)
+    }
+}
+
 private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value) throws -> Value {
     let path = FileManager.default.temporaryDirectory.appending(path: "hivemind-log-\(UUID().uuidString)").path
     defer {
@@ -128,8 +137,7 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
         disk.failingWrites = 2
         let writer = try LogWriter(log: log) { reports.take($0) }
         try writer.submit(Write(hardState: HardState(term: 1), entries: commands(from: 1, count: 1, bytes: 1_500)))
-        let deadline = ContinuousClock.now + .seconds(20)
-        while reports.last < 1, ContinuousClock.now < deadline { usleep(2_000) }
+        try waitUntil("the write") { reports.last == 1 }
         writer.shutdown()
         #expect(reports.last == 1 && reports.errors.map(\.code) == [.noSpace])
     }
