@@ -87,6 +87,8 @@ public final class LogFile {
 
     public var hardState: HardState { map.hardState }
     public var extent: LogExtent { map.extent }
+    /// Of all segment files, in bytes, if all have the size new ones have.
+    public var fileBytes: Int { (segments.count + (next.isReady ? 1 : 0)) * next.capacity }
 
     /// Payload bytes the write takes in one record.
     public static func payloadBytes(of write: Write) -> Int {
