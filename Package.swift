@@ -191,7 +191,7 @@ let package = Package(
         ),
         .testTarget(
             name: "CLITests",
-            dependencies: ["CLI", "Daemon", "Model", "TestSupport", argumentParser],
+            dependencies: ["CLI", "Daemon", "Store", "Raft", "Model", "TestSupport", argumentParser],
             exclude: ["Golden"],
             swiftSettings: strict
         ),

@@ -114,12 +114,12 @@ private struct CrashRun {
 }
 
 @Suite struct LogFileCrashTests {
-    @Test(arguments: 0..<4)
-    func `no crash loses a synced write, and one under way is there whole or not at all`(quarter: UInt64) throws {
+    @Test(arguments: 0..<16)
+    func `no crash loses a synced write, and one under way is there whole or not at all`(part: UInt64) throws {
         var cuts = 0
         var crashes = 0
         var segments = 0
-        for seed in quarter * 500..<(quarter + 1) * 500 {
+        for seed in part * 125..<(part + 1) * 125 {
             var run = CrashRun(seed: seed)
             do { try run.run() } catch { Issue.record("seed \(seed): \(error)") }
             cuts += run.cuts
@@ -127,6 +127,6 @@ private struct CrashRun {
             segments = max(segments, run.segmentsSeen)
         }
         // A simulation that never tears or rotates would prove nothing.
-        #expect(cuts > 25 && crashes > 700 && segments >= 3, "\(cuts) cuts, \(crashes) crashes, \(segments) segments")
+        #expect(cuts > 3 && crashes > 150 && segments >= 3, "\(cuts) cuts, \(crashes) crashes, \(segments) segments")
     }
 }

@@ -114,13 +114,13 @@ private struct ScriptedLife {
 }
 
 @Suite struct LogFileEveryCrashTests {
-    @Test(arguments: UInt64(0)..<4)
+    @Test(arguments: UInt64(0)..<16)
     func `a crash at any operation leaves the log before or after the step, and a second one changes nothing`(
         part: UInt64
     ) throws {
         var crashes = 0
         var cuts = 0
-        for seed in part * 12..<part * 12 + 12 {
+        for seed in part * 3..<part * 3 + 3 {
             let script = LogScript(seed: seed, count: 24)
             var whole = ScriptedLife(script: script, disk: SimulatedDisk(seed: seed))
             try whole.run()
@@ -141,6 +141,6 @@ private struct ScriptedLife {
                 cuts += life.cuts
             }
         }
-        #expect(crashes > 1_000 && cuts > 10, "\(crashes) crashes, \(cuts) torn tails")
+        #expect(crashes > 150 && cuts > 0, "\(crashes) crashes, \(cuts) torn tails")
     }
 }

@@ -14,6 +14,8 @@ struct LogModel: Equatable {
 
     var last: LogPosition { entries.last?.position ?? floor }
 
+    func holds(_ position: LogPosition) -> Bool { position == floor || entries.contains { $0.position == position } }
+
     mutating func apply(_ write: Write) {
         if let from = write.truncateFrom { entries.removeSubrange(Int(from - floor.index) - 1..<entries.count) }
         entries += write.entries
@@ -85,7 +87,9 @@ struct LogScript {
                 steps.append(.compact(through: model.hardState.commit))
             case 5:
                 let index = model.hardState.commit + UInt64.random(in: 1...8, using: &random)
-                let position = LogPosition(index: index, term: max(1, model.last.term) + (random.oneIn(2) ? 1 : 0))
+                var position = LogPosition(index: index, term: max(1, model.last.term) + (random.oneIn(2) ? 1 : 0))
+                // A log that holds the position is kept, not reset.
+                if model.holds(position) { position.term += 1 }
                 steps.append(.reset(position))
                 model.reset(to: position)
             default:

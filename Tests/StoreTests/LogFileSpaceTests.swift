@@ -70,11 +70,11 @@ private final class SharedDisk: LogDirectory, Sendable {
     }
 
     /// Fills the disk until the log says so; the write that met it is number `count + 1`.
-    private func fill(_ writer: LogWriter, _ reports: LogReports) async throws -> UInt64 {
+    private func fill(_ writer: LogWriter, _ reports: LogReports) throws -> UInt64 {
         try writer.submit(Write(hardState: HardState(term: 1)))
         for index in UInt64(1)... {
             try writer.submit(Write(sequence: index, entries: commands(from: index, count: 1, bytes: 300)))
-            try await eventually("an answer to write \(index)", every: .milliseconds(1)) {
+            try waitUntil("an answer to write \(index)") {
                 reports.last == index || !reports.errors.isEmpty
             }
             if !reports.errors.isEmpty { return index - 1 }
@@ -82,32 +82,32 @@ private final class SharedDisk: LogDirectory, Sendable {
         return 0
     }
 
-    @Test func `reads and compaction are served while a write waits, and compaction lets it go on`() async throws {
+    @Test func `reads and compaction are served while a write waits, and compaction lets it go on`() throws {
         disk.use { $0.capacityBytes = 9 << 10 }
         let reports = LogReports()
         let writer = try LogWriter(log: try log()) { reports.take($0) }
-        let written = try await fill(writer, reports)
+        let written = try fill(writer, reports)
         #expect(written > 12)
         let read = Mutex<Result<[Entry], LogError>?>(nil)
         writer.read(5..<8, bytesMax: .max) { result in read.withLock { $0 = result } }
         // Behind what waits: answered once it is written.
         let later = Mutex<Result<[Entry], LogError>?>(nil)
         writer.read(written + 1..<written + 2, bytesMax: .max) { result in later.withLock { $0 = result } }
-        try await eventually("a read beside the waiting write") { read.withLock { $0 != nil } }
+        try waitUntil("a read beside the waiting write") { read.withLock { $0 != nil } }
         #expect(try read.withLock { try $0?.get() } == commands(from: 5, count: 3, bytes: 300))
         #expect(reports.last == written && later.withLock { $0 == nil })
         try writer.compact(through: written)
-        try await eventually("the write that waited") { reports.last == written + 1 && later.withLock { $0 != nil } }
+        try waitUntil("the write that waited") { reports.last == written + 1 && later.withLock { $0 != nil } }
         #expect(try later.withLock { try $0?.get() } == commands(from: written + 1, count: 1, bytes: 300))
         writer.shutdown()
         #expect(reports.errors.map(\.code) == [.noSpace])
     }
 
-    @Test func `a read of what a waiting write will replace waits for it`() async throws {
+    @Test func `a read of what a waiting write will replace waits for it`() throws {
         let reports = LogReports()
         let writer = try LogWriter(log: try log()) { reports.take($0) }
         disk.use { $0.capacityBytes = 9 << 10 }
-        let written = try await fill(writer, reports)
+        let written = try fill(writer, reports)
         let replaced = commands(from: 3, count: 1, term: 2, bytes: 300)
         try writer.submit(
             Write(sequence: 1_000, hardState: HardState(term: 2), truncateFrom: 3, entries: replaced))
@@ -117,61 +117,65 @@ private final class SharedDisk: LogDirectory, Sendable {
                 answers.withLock { $0[index] = (try? result.get()) ?? [] }
             }
         }
-        try await eventually("the read below the truncation") { answers.withLock { $0[2] != nil } }
+        try waitUntil("the read below the truncation") { answers.withLock { $0[2] != nil } }
         #expect(answers.withLock { $0[3] == nil } && reports.last == written)
         disk.use { $0.capacityBytes = .max }
-        try await eventually("the read of the replaced entry") { answers.withLock { $0[3] == replaced } }
+        try waitUntil("the read of the replaced entry") { answers.withLock { $0[3] == replaced } }
         writer.shutdown()
         #expect(reports.errors.map(\.code) == [.noSpace])
     }
 
-    @Test func `the ballast is given up before a write has to wait, and comes back with the room`() async throws {
+    @Test func `the ballast is given up before a write has to wait, and comes back with the room`() throws {
         disk.use { $0.capacityBytes = 16 << 10 }
         let reports = LogReports()
         let file = try log(ballastBytes: 4 << 10)
         #expect(disk.use { $0.content(Ballast.name)?.count } == 4 << 10)
         let writer = try LogWriter(log: file) { reports.take($0) }
-        let written = try await fill(writer, reports)
+        let written = try fill(writer, reports)
         // 16 KiB hold two segments more than 12.
         #expect(written > 30 && disk.use { $0.content(Ballast.name) } == nil)
         disk.use { $0.capacityBytes = 64 << 10 }
-        try await eventually("the ballast") { disk.use { $0.content(Ballast.name)?.count } == 4 << 10 }
+        try waitUntil("the ballast") { disk.use { $0.content(Ballast.name)?.count } == 4 << 10 }
         #expect(reports.last == written + 1)
         writer.shutdown()
         #expect(reports.errors.map(\.code) == [.noSpace])
     }
 
-    @Test func `the ballast can be asked for`() async throws {
+    @Test func `the ballast can be asked for`() throws {
         disk.use { $0.capacityBytes = 32 << 10 }
         let writer = try LogWriter(log: try log(ballastBytes: 4 << 10), freeBytesMin: 1) { _ in }
         disk.use { $0.capacityBytes = 10 << 10 }
         try writer.giveUpBallast()
-        try await eventually("the ballast's room") { disk.use { $0.content(Ballast.name) } == nil }
+        try waitUntil("the ballast's room") { disk.use { $0.content(Ballast.name) } == nil }
         writer.shutdown()
         #expect(disk.use { $0.content(Ballast.name) } == nil)
     }
 
-    @Test func `short space is said when it begins and when it ends, with some distance between`() async throws {
+    @Test func `short space is said when it begins and when it ends, with some distance between`() throws {
         disk.use { $0.capacityBytes = 50 << 10 }
         let reports = LogReports()
         let writer = try LogWriter(log: try log(), freeBytesMin: 32 << 10) { reports.take($0) }
         try writer.submit(Write(sequence: 1, hardState: HardState(term: 1)))
-        try await eventually("the first write") { reports.count == 1 }
+        try waitUntil("the first write") { reports.count == 1 }
         #expect(reports.seen.isShort.isEmpty)
         disk.use { $0.capacityBytes = 33 << 10 }
-        // A look happens with a write, at most once a second.
+        // A look happens with a write, at most once a second; one without content, so that they do not fill the disk.
         var sequence: UInt64 = 1
-        try await eventually("short space", every: .milliseconds(100)) {
+        try waitUntil("short space") {
             sequence += 1
-            try writer.submit(Write(sequence: sequence, hardState: HardState(term: 1, commit: 0)))
+            try writer.submit(Write(sequence: sequence))
+            try waitUntil("write \(sequence)") { reports.seen.receipts.last?.sequence == sequence }
             return reports.seen.isShort == [true]
         }
         let used = disk.use { disk in disk.fileNames.reduce(0) { $0 + (disk.content($1)?.count ?? 0) } }
         disk.use { $0.capacityBytes = used + 33 << 10 }
-        try await always("a little more is not enough", for: .milliseconds(1_500)) { reports.seen.isShort == [true] }
+        // It looks at least once in this time.
+        let looks = disk.use { $0.looksAtFreeBytes }
+        try waitUntil("another look") { disk.use { $0.looksAtFreeBytes } > looks + 1 }
+        #expect(reports.seen.isShort == [true])
         // Nothing is written any more: the log looks by itself.
         disk.use { $0.capacityBytes = used + 40 << 10 }
-        try await eventually("space again") { reports.seen.isShort == [true, false] }
+        try waitUntil("space again") { reports.seen.isShort == [true, false] }
         writer.shutdown()
         #expect(reports.errors.isEmpty)
     }
@@ -200,11 +204,11 @@ private final class SharedDisk: LogDirectory, Sendable {
         #expect(late.withLock { $0 } == .closed)
     }
 
-    @Test func `a shutdown on a full disk answers everything`() async throws {
+    @Test func `a shutdown on a full disk answers everything`() throws {
         disk.use { $0.capacityBytes = 9 << 10 }
         let reports = LogReports()
         let writer = try LogWriter(log: try log()) { reports.take($0) }
-        let written = try await fill(writer, reports)
+        let written = try fill(writer, reports)
         let answers = Mutex<[LogError.Code]>([])
         writer.read(written + 1..<written + 2, bytesMax: 1) { result in
             if case .failure(let error) = result { answers.withLock { $0.append(error.code) } }

@@ -167,4 +167,44 @@ internal import Testing
         try write(log, commands(from: 1, count: 1), hardState: HardState(term: 1))
         #expect(log.extent.last.index == 1)
     }
+
+    @Test func `a log that holds the snapshot's end is kept when the install is finished at start`() throws {
+        let entries = commands(from: 1, count: 20, bytes: 90)
+        let log = try open()
+        for entry in entries { try write(log, [entry], hardState: HardState(term: 1, vote: 3)) }
+        for installing in [LogPosition(index: 12, term: 1), LogPosition(index: 20, term: 1)] {
+            let again = try LogFile(
+                directory: SimulatedLogDirectory(disk), minimumIndex: installing.index, installing: installing,
+                options: .segments(4 << 10))
+            #expect(try allEntries(again) == entries)
+        }
+        // One that holds something else there, or nothing, is not.
+        let other = LogPosition(index: 15, term: 2)
+        let reset = try LogFile(
+            directory: SimulatedLogDirectory(disk), minimumIndex: 15, installing: other, options: .segments(4 << 10))
+        #expect(reset.recovered.extent == LogExtent(base: other, last: other))
+        #expect(reset.recovered.hardState == HardState(term: 2, vote: nil, commit: 15))
+        try write(reset, commands(from: 16, count: 2, term: 2))
+        let again = try LogFile(
+            directory: SimulatedLogDirectory(disk), minimumIndex: 15, installing: other, options: .segments(4 << 10))
+        #expect(again.extent.last.index == 17)
+    }
+
+    @Test func `a log that must exist is missed, and one that the state left behind is damage`() throws {
+        var options = LogFile.Options.segments(1 << 10)
+        options.mustExist = true
+        #expect {
+            try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: options)
+        } throws: { ($0 as? LogError)?.code == .damaged }
+        let log = try open()
+        try write(log, commands(from: 1, count: 3), hardState: HardState(term: 1))
+        _ = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: options)
+        // The state neither reached the snapshot nor says it is being installed.
+        #expect { try open(minimum: 9) } throws: { ($0 as? LogError)?.code == .damaged }
+        #expect {
+            try LogFile(
+                directory: SimulatedLogDirectory(disk), minimumIndex: 2, installing: LogPosition(index: 9, term: 1),
+                options: options)
+        } throws: { ($0 as? LogError)?.code == .damaged }
+    }
 }

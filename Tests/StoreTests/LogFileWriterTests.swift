@@ -49,6 +49,15 @@ func numberOf(_ message: Message) -> UInt64? {
     if case .heartbeatReply(let round) = message.body { round } else { nil }
 }
 
+/// Waits for another thread without giving up this one: the tests beside it may take long turns.
+func waitUntil(_ what: String, _ condition: () throws -> Bool) throws {
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try !condition() {
+        guard ContinuousClock.now < deadline else { throw TestFailure("not within a minute: \(what)") }
+        usleep(1_000)
+    }
+}
+
 private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value) throws -> Value {
     let path = FileManager.default.temporaryDirectory.appending(path: "hivemind-log-\(UUID().uuidString)").path
     defer {
@@ -128,9 +137,32 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
         disk.failingWrites = 2
         let writer = try LogWriter(log: log) { reports.take($0) }
         try writer.submit(Write(hardState: HardState(term: 1), entries: commands(from: 1, count: 1, bytes: 1_500)))
-        let deadline = ContinuousClock.now + .seconds(20)
-        while reports.last < 1, ContinuousClock.now < deadline { usleep(2_000) }
+        try waitUntil("the write") { reports.last == 1 }
         writer.shutdown()
         #expect(reports.last == 1 && reports.errors.map(\.code) == [.noSpace])
+    }
+
+    @Test func `a picture shows what is on disk and how long syncs take`() throws {
+        try withTemporaryLog { directory in
+            let reports = LogReports()
+            let log = try LogFile(directory: directory, minimumIndex: 0, options: .segments(4 << 10))
+            let writer = try LogWriter(log: log) { reports.take($0) }
+            #expect(writer.picture.syncLatency == nil && writer.picture.extent == LogExtent())
+            for index in UInt64(1)...40 {
+                try writer.submit(
+                    Write(
+                        sequence: index, hardState: HardState(term: 1),
+                        entries: commands(from: index, count: 1, bytes: 300)))
+                try waitUntil("write \(index)") { reports.last == index }
+            }
+            let picture = writer.picture
+            #expect(picture.extent.last.index == 40 && picture.fileBytes >= 5 * 4 << 10 && !picture.isShortOfSpace)
+            let latency = try #require(picture.syncLatency)
+            #expect(latency.samples == 40 && latency.medianMilliseconds > 0)
+            #expect(latency.medianMilliseconds <= latency.highMilliseconds)
+            try writer.compact(through: 40)
+            writer.shutdown()
+            #expect(writer.picture.extent.base.index > 20 && writer.picture.fileBytes < picture.fileBytes)
+        }
     }
 }

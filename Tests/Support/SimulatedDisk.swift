@@ -128,8 +128,12 @@ public final class SimulatedDisk: @unchecked Sendable {
 
     public func freeBytes() throws(Fault) -> Int {
         try count("statvfs", "")
+        looksAtFreeBytes += 1
         return max(0, freeBytesNow)
     }
+
+    /// How often `freeBytes` was asked.
+    public private(set) var looksAtFreeBytes = 0
 
     private var freeBytesNow: Int { capacityBytes - names.values.reduce(0) { $0 + $1.bytes.count } }
 

@@ -55,7 +55,7 @@ public final class LogFile {
     ///   - minimumIndex: what the state is known to hold durably. A log that ends before it, or begins after the next
     ///     entry, is damaged.
     ///   - installing: the end of a snapshot that is the durable state already (`minimumIndex` is its index), while it is
-    ///     not certain that `reset` to it was finished: it is finished now. Harmless when it was.
+    ///     not certain that the log followed: it is reset now, unless it was or holds that position, as the core decides.
     /// - Throws: `damaged`, `noSpace`, `failed`.
     public init(
         directory: any LogDirectory,
@@ -87,6 +87,8 @@ public final class LogFile {
 
     public var hardState: HardState { map.hardState }
     public var extent: LogExtent { map.extent }
+    /// Of all segment files, in bytes, if all have the size new ones have.
+    public var fileBytes: Int { (segments.count + (next.isReady ? 1 : 0)) * next.capacity }
 
     /// Payload bytes the write takes in one record.
     public static func payloadBytes(of write: Write) -> Int {

@@ -119,9 +119,11 @@ final class LogQueue: @unchecked Sendable {
         return time
     }
 
-    static var nowMilliseconds: Int {
+    static var nowMilliseconds: Int { nowMicroseconds / 1_000 }
+
+    static var nowMicroseconds: Int {
         let now = time(in: 0)
-        return now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
+        return now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
     }
 
     func release(_ count: Int) {

@@ -69,8 +69,11 @@ struct LogRecovery {
         guard let map = scan.map, let open = scan.open else { preconditionFailure("a whole log has an open segment") }
         var wantsReset = false
         var damage: LogDamage?
-        if let installing, map.base.index < installing.index, minimumIndex <= installing.index {
-            // The state gave way to the snapshot already; the log was about to.
+        if let installing, map.base.index < installing.index, minimumIndex <= installing.index,
+            map.term(at: installing.index) != installing.term
+        {
+            // The state gave way to the snapshot already; the log was about to. A log that holds the snapshot's end
+            // stays: what follows there may have been acknowledged. Source: Ongaro, figure 5.3, step 6.
             wantsReset = true
             damage = scan.checkHardState()
             if minimumIndex != installing.index {

@@ -21,6 +21,7 @@ final class LogWorker: @unchecked Sendable {
 
     private let log: LogFile
     private let queue: LogQueue
+    private let gauge: LogGauge
     private let batchBytesMax: Int
     private let freeBytesMin: Int
     private let report: @Sendable (LogWriter.Report) -> Void
@@ -39,12 +40,14 @@ final class LogWorker: @unchecked Sendable {
     init(
         log: LogFile,
         queue: LogQueue,
+        gauge: LogGauge,
         batchBytesMax: Int,
         freeBytesMin: Int,
         report: @escaping @Sendable (LogWriter.Report) -> Void
     ) {
         self.log = log
         self.queue = queue
+        self.gauge = gauge
         self.batchBytesMax = batchBytesMax
         self.freeBytesMin = freeBytesMin
         self.report = report
@@ -129,7 +132,7 @@ final class LogWorker: @unchecked Sendable {
         guard failure == nil else { return queue.release(merged.bytes) }
         do {
             try log.append(merged.write)
-            try log.sync()
+            try sync(merged.write)
         } catch {
             if error.code == .noSpace { return stall(.write(merged), error) }
             queue.release(merged.bytes)
@@ -138,6 +141,15 @@ final class LogWorker: @unchecked Sendable {
         queue.release(merged.bytes)
         saidFull = false
         report(.persisted(merged.write.receipt, unlocked: merged.write.unlocks))
+    }
+
+    private func sync(_ write: Write) throws(LogError) {
+        guard write.changesLog else { return try log.sync() }
+        let start = LogQueue.nowMicroseconds
+        try log.sync()
+        let end = LogQueue.nowMicroseconds
+        gauge.synced(microseconds: end - start, at: end / 1_000)
+        gauge.update(extent: log.extent, fileBytes: log.fileBytes)
     }
 
     private func reset(to position: LogPosition, _ completion: @escaping @Sendable (Result<Void, LogError>) -> Void) {
@@ -150,6 +162,7 @@ final class LogWorker: @unchecked Sendable {
             return completion(.failure(error))
         }
         saidFull = false
+        gauge.update(extent: log.extent, fileBytes: log.fileBytes)
         completion(.success(()))
     }
 
@@ -168,6 +181,7 @@ final class LogWorker: @unchecked Sendable {
     private func compact(through index: UInt64, _ completion: (LogExtent) -> Void) {
         attempt { log throws(LogError) in
             try log.compact(through: index)
+            gauge.update(extent: log.extent, fileBytes: log.fileBytes)
             completion(log.extent)
         }
     }
@@ -252,6 +266,7 @@ final class LogWorker: @unchecked Sendable {
             let isShortNow = free < (isShort ? enough : freeBytesMin)
             guard isShortNow != isShort else { return }
             isShort = isShortNow
+            gauge.update(isShort: isShort)
             report(.space(isShort: isShort))
         } catch {
             fail(error)

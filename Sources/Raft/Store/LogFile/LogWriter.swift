@@ -29,6 +29,7 @@ public final class LogWriter: Sendable {
     static let idleLookMilliseconds = 10_000
 
     private let queue: LogQueue
+    private let gauge: LogGauge
     private let batchBytesMax: Int
 
     /// - Parameters:
@@ -45,14 +46,19 @@ public final class LogWriter: Sendable {
     ) throws(LogError) {
         batchBytesMax = min(Self.batchBytesMax, log.recordBytesMax)
         queue = LogQueue(bytesMax: queueBytesMax)
+        gauge = LogGauge(log)
         let worker = LogWorker(
-            log: log, queue: queue, batchBytesMax: batchBytesMax, freeBytesMin: freeBytesMin, report: report)
+            log: log, queue: queue, gauge: gauge, batchBytesMax: batchBytesMax, freeBytesMin: freeBytesMin,
+            report: report)
         try queue.start { worker.run() }
     }
 
     deinit {
         queue.end()
     }
+
+    /// Of this moment; from any thread, without waiting for the log's.
+    public var picture: LogPicture { gauge.picture(at: LogQueue.nowMilliseconds) }
 
     /// Puts a write at the end of the queue; its receipt, or a newer one, is reported when it is durable.
     /// - Throws: `queueFull`, `tooLarge` (an entry that fits no record), `closed`; the write is then not queued, and as
@@ -112,17 +118,23 @@ public final class LogWriter: Sendable {
     private func pieces(_ write: Write) throws(LogError) -> [Write] {
         guard LogFile.payloadBytes(of: write) > batchBytesMax else { return [write] }
         var pieces: [Write] = []
-        var piece = Write(
-            sequence: max(1, write.sequence) - 1, hardState: write.hardState, truncateFrom: write.truncateFrom)
+        // Only the last piece is what was asked for: until then the receipt is of the write before.
+        let before = max(1, write.sequence) - 1
+        var piece = Write(sequence: before, hardState: write.hardState, truncateFrom: write.truncateFrom)
+        var bytes = LogFile.payloadBytes(of: piece)
         for entry in write.entries {
-            piece.entries.append(entry)
-            guard LogFile.payloadBytes(of: piece) > batchBytesMax else { continue }
-            piece.entries.removeLast()
-            guard !piece.entries.isEmpty else {
+            let alone = LogFile.payloadBytes(of: Write(entries: [entry]))
+            guard alone <= batchBytesMax else {
                 throw LogError(.tooLarge, "entry \(entry.position) of \(entry.payload.count) bytes fits no record")
             }
-            pieces.append(piece)
-            piece = Write(sequence: max(1, write.sequence) - 1, entries: [entry])
+            let added = alone - LogFile.payloadBytes(of: Write())
+            if bytes + added > batchBytesMax, !piece.entries.isEmpty {
+                pieces.append(piece)
+                piece = Write(sequence: before)
+                bytes = LogFile.payloadBytes(of: piece)
+            }
+            piece.entries.append(entry)
+            bytes += added
         }
         piece.sequence = write.sequence
         piece.unlocks = write.unlocks
