@@ -121,7 +121,7 @@ import Testing
             }
         }
         // Many mutations hit the time, the request id or a text.
-        #expect(commands > 100)
+        #expect(commands > 30)
     }
 
     @Test func `a request id too long for the log is refused when it is proposed`() throws {

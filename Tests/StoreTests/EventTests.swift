@@ -118,19 +118,19 @@ import Testing
         let state = try StateMachine(path: nil)
         let put = Change.putConfig(PutConfig(config: ObjectKey(name: "c"), data: "", condition: .none))
         _ = try state.apply(
-            (UInt64(1)...50_064).map { index in
-                let change = index <= 100 ? Command(at: Timestamp(milliseconds: 1), change: put) : nil
+            (UInt64(1)...50_112).map { index in
+                let change = index <= 200 ? Command(at: Timestamp(milliseconds: 1), change: put) : nil
                 return .init(index: index, term: 1, command: change)
             })
-        #expect(try state.events(after: 0, limit: 5) == .compacted(oldest: 65, applied: 50_064))
-        #expect(try state.events(after: 63, limit: 5) == .compacted(oldest: 65, applied: 50_064))
-        #expect(try state.events(after: 64, sub: 0, limit: 5) == .compacted(oldest: 65, applied: 50_064))
-        guard case .events(let rest, let through) = try state.events(after: 64, limit: 100) else {
-            Issue.record("events after 64 are kept")
+        #expect(try state.events(after: 0, limit: 5) == .compacted(oldest: 113, applied: 50_112))
+        #expect(try state.events(after: 111, limit: 5) == .compacted(oldest: 113, applied: 50_112))
+        #expect(try state.events(after: 112, sub: 0, limit: 5) == .compacted(oldest: 113, applied: 50_112))
+        guard case .events(let rest, let through) = try state.events(after: 112, limit: 100) else {
+            Issue.record("events after 112 are kept")
             return
         }
-        #expect(rest.map(\.index) == Array(65...100))
-        #expect(through == 50_064)
+        #expect(rest.map(\.index) == Array(113...200))
+        #expect(through == 50_112)
     }
 
     @Test func `the version of an event tells whether the object is still the same`() throws {

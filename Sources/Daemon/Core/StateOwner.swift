@@ -147,7 +147,7 @@ final class StateOwner: @unchecked Sendable {
     private func apply(_ entries: [Entry], _ sinks: Sinks) throws {
         held += entries
         while !held.isEmpty {
-            let batch = Array(held.prefix(Self.batchEntriesMax))
+            let batch = Array(held.prefix(StateMachine.batch(of: held, max: Self.batchEntriesMax)))
             do {
                 try step(.committed(batch), sinks)
             } catch let error as StateMachine.NoSpace {

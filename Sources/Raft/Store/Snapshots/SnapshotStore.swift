@@ -152,8 +152,8 @@ public final class SnapshotStore: Sendable {
         }
         for snapshot in surplus {
             // First what says that it exists.
-            try directory.remove(Name.manifest(snapshot.name))
-            try directory.remove(Name.data(snapshot.name))
+            try removeIfThere(Name.manifest(snapshot.name))
+            try removeIfThere(Name.data(snapshot.name))
         }
         if !surplus.isEmpty { try directory.sync() }
     }
