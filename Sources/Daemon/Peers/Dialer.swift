@@ -23,8 +23,10 @@ final class Dialer: @unchecked Sendable {
     private let stream: any PeerStream
     private let failed: (PeerError) -> Void
     private var state = State.idle
+    /// Since the last open connection.
     private var attempts = 0
-    private var openedAt: NIODeadline?
+    /// Number of the attempt that counts: of a name with several addresses, others may end later.
+    private var generation = 0
     /// Goes on connecting by itself; else only when asked by `connect`.
     private let isEager: Bool
 
@@ -81,23 +83,27 @@ final class Dialer: @unchecked Sendable {
     private func dial() {
         state = .connecting
         attempts += 1
+        generation += 1
+        let generation = generation
         let attempt = PeerSocket.connect(
             to: peer, kind, stream: stream, loop: loop, ground: ground,
-            ended: { error, wasOpen in self.ended(error, wasOpen: wasOpen) })
+            ended: { error, wasOpen in self.ended(generation, error, wasOpen: wasOpen) })
         attempt.whenComplete { result in
             switch result {
             case .success(let channel):
-                if case .stopped = self.state { return channel.close(promise: nil) }
-                // It may be over already; then `ended` was there first.
-                if channel.isActive, case .connecting = self.state { self.state = .connected(channel) }
+                guard case .connecting = self.state, self.generation == generation else {
+                    return channel.close(promise: nil)
+                }
+                self.state = .connected(channel)
             case .failure(let error):
-                self.ended(PeerSocket.explain(error, dialling: self.peer), wasOpen: false)
+                self.ended(generation, PeerSocket.explain(error, dialling: self.peer), wasOpen: false)
             }
         }
     }
 
     /// Of the attempt under way; told by the connection, or by the attempt when there never was one.
-    private func ended(_ error: PeerError?, wasOpen: Bool) {
+    private func ended(_ generation: Int, _ error: PeerError?, wasOpen: Bool) {
+        guard generation == self.generation else { return }
         switch state {
         case .stopped, .idle, .waiting: return
         case .connecting, .connected: break

@@ -226,8 +226,9 @@ private final class ForwardLinkStream: PeerStream, @unchecked Sendable {
         if connection.isWritable { drain() }
     }
 
-    func closed(_ error: PeerError?) {
-        connection = nil
+    func closed(_ connection: PeerConnection, _ error: PeerError?) {
+        guard self.connection === connection else { return }
+        self.connection = nil
         link?.closed(error)
     }
 

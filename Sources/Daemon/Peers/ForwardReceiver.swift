@@ -81,13 +81,13 @@ final class ForwardReceiver: PeerStream, @unchecked Sendable {
 
     func writabilityChanged(_ connection: PeerConnection) { writeReplies() }
 
-    func closed(_ error: PeerError?) {
+    func closed(_ connection: PeerConnection, _ error: PeerError?) {
         sweep?.cancel()
         outbox.withLock { $0.isClosed = true }
         for served in served.values { served.task.cancel() }
         served = [:]
         unsent = []
-        connection = nil
+        self.connection = nil
         ended(error)
     }
 

@@ -17,7 +17,7 @@ protocol PeerStream: AnyObject, Sendable {
     /// A ping was answered.
     func measured(roundTripNanoseconds: Int64)
     /// The last call; only after `opened`.
-    func closed(_ error: PeerError?)
+    func closed(_ connection: PeerConnection, _ error: PeerError?)
 }
 
 extension PeerStream {
@@ -38,7 +38,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         /// This member dialled; `ended` is told how it went.
         case dialler(Peer, StreamKind, any PeerStream)
         /// The other one dialled; the closure gives what is to be done with a member's stream, or why not.
-        case acceptor((PeerConnection, Peer, StreamKind) -> Result<any PeerStream, Refused>)
+        case acceptor((PeerConnection, Peer, StreamKind) -> Result<any PeerStream, PeerRefusal>)
     }
 
     private enum Phase {
@@ -154,7 +154,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         phase = .greeting(names: names)
         guard case .dialler(let peer, let stream, _) = side else { return }
         let directory = ground.directory
-        if let wrong = directory.wrongCertificate(of: peer, names: names) { return refuse(wrong.refusal) }
+        if let wrong = directory.wrongCertificate(of: peer, names: names) { return refuse(wrong) }
         send(.hello) { directory.hello(to: peer.id, stream: stream).encode(into: &$0) }
         context.flush()
     }
@@ -189,7 +189,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     func channelInactive(context: ChannelHandlerContext) {
         deadline?.cancel()
         pings?.cancel()
-        if case .open(let stream) = phase { stream.closed(cause) }
+        if case .open(let stream) = phase { stream.closed(self, cause) }
         phase = .closed
         if cause == nil, !wasOpen {
             cause = PeerError(.notConnected, "the other side hung up before it said who it is")
@@ -251,7 +251,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         let peer: Peer
         switch directory.judge(hello, names: names) {
         case .success(let known): peer = known
-        case .failure(let refused): return refuse(refused.refusal)
+        case .failure(let refusal): return refuse(refusal)
         }
         self.peer = peer
         stream = hello.stream
@@ -261,7 +261,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
     private func accept(_ peer: Peer, _ hello: Hello) {
         guard case .acceptor(let open) = side else { return }
         switch open(self, peer, hello.stream) {
-        case .failure(let refused): refuse(refused.refusal)
+        case .failure(let refusal): refuse(refusal)
         case .success(let stream):
             let version = min(hello.versions.upperBound, PeerProtocol.versions.upperBound)
             send(.welcome) { ground.directory.welcome(version: version).encode(into: &$0) }
@@ -278,7 +278,7 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
         }
         frames.expected = [.refusal]
         phase = .checking
-        if let refused = ground.directory.judge(welcome, from: peer) { return refuse(refused.refusal) }
+        if let refusal = ground.directory.judge(welcome, from: peer) { return refuse(refusal) }
         whenAdmitted(peer, incarnation: welcome.incarnation) { connection in
             if case .dialler(_, _, let stream) = connection.side { connection.opened(stream) }
         }

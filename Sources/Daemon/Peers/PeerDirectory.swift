@@ -45,27 +45,27 @@ struct PeerDirectory: Hashable, Sendable {
 
     /// - Parameter names: DNS names in the certificate of whoever says hello.
     /// - Returns: the member it is, or why it is not taken.
-    func judge(_ hello: Hello, names: [String]) -> Result<Peer, Refused> {
+    func judge(_ hello: Hello, names: [String]) -> Result<Peer, PeerRefusal> {
         if hello.clusterID != clusterID {
-            return .failure(refused(.otherCluster, Self.otherCluster(own: clusterID, other: hello.clusterID)))
+            return .failure(PeerRefusal(.otherCluster, Self.otherCluster(own: clusterID, other: hello.clusterID)))
         }
         if removed.contains(hello.from) {
             return .failure(
-                refused(
+                PeerRefusal(
                     .removed,
                     "you were removed: member id \(hello.from) left cluster `\(clusterID)` and never comes back; "
                         + "to return, empty the data directory and join anew"))
         }
         guard let peer = peers[hello.from] else {
             return .failure(
-                refused(
+                PeerRefusal(
                     .notMember,
                     "member id \(hello.from) is not a member of cluster `\(clusterID)` as `\(own.name)` knows it"))
         }
         if let wrong = wrongCertificate(of: peer, names: names) { return .failure(wrong) }
         guard hello.to == own.id else {
             return .failure(
-                refused(
+                PeerRefusal(
                     .notYou,
                     "you look for member id \(hello.to), but this is `\(own.name)`, member id \(own.id); "
                         + "see the addresses in your peer list"))
@@ -74,25 +74,25 @@ struct PeerDirectory: Hashable, Sendable {
     }
 
     /// As the side that dialled `peer`; nil when all is well.
-    func judge(_ welcome: Welcome, from peer: Peer) -> Refused? {
+    func judge(_ welcome: Welcome, from peer: Peer) -> PeerRefusal? {
         if welcome.clusterID != clusterID {
-            return refused(.otherCluster, Self.otherCluster(own: clusterID, other: welcome.clusterID))
+            return PeerRefusal(.otherCluster, Self.otherCluster(own: clusterID, other: welcome.clusterID))
         }
         guard welcome.from == peer.id else {
-            return refused(
+            return PeerRefusal(
                 .notYou, "`\(own.name)` looks for member id \(peer.id) at \(peer.address), but \(welcome.from) answers")
         }
         guard PeerProtocol.versions.contains(welcome.version) else {
-            return refused(.version, Self.foreignVersion(welcome.version, welcome.version))
+            return PeerRefusal(.version, Self.foreignVersion(welcome.version, welcome.version))
         }
         return nil
     }
 
     /// A certificate belongs to the member named in it: without this check, any member could speak for any other.
-    func wrongCertificate(of peer: Peer, names: [String]) -> Refused? {
+    func wrongCertificate(of peer: Peer, names: [String]) -> PeerRefusal? {
         guard !names.contains(where: { $0.lowercased() == peer.name.lowercased() }) else { return nil }
         let said = names.isEmpty ? "no DNS name" : names.prefix(4).map { "`\($0.prefix(64))`" }.joined(separator: ", ")
-        return refused(
+        return PeerRefusal(
             .certificate,
             "the certificate names \(said), but member id \(peer.id) is `\(peer.name)`; "
                 + "give it a certificate with the DNS subject alternative name `\(peer.name)`")
@@ -112,12 +112,4 @@ struct PeerDirectory: Hashable, Sendable {
         "cluster `\(other.prefix(64))` speaks to cluster `\(own)`; see `cluster_id` in the peer list"
     }
 
-    private func refused(_ code: PeerRefusal.Code, _ text: String) -> Refused {
-        Refused(refusal: PeerRefusal(code, text))
-    }
-}
-
-/// A refusal as an error, for `Result`.
-struct Refused: Error, Hashable, Sendable {
-    var refusal: PeerRefusal
 }

@@ -99,7 +99,7 @@ struct Welcome: Hashable, Sendable {
 }
 
 /// Why a connection is not taken; sent as the last frame, either way.
-struct PeerRefusal: Hashable, Sendable {
+struct PeerRefusal: Error, Hashable, Sendable {
     /// Raw values are on the wire.
     enum Code: UInt16, Sendable {
         case version = 1

@@ -136,9 +136,11 @@ final class PeerTransport: Service {
             closing.append(listener.closeFuture)
         }
         for (_, accepted) in accepted {
-            accepted.intake?.task?.cancel()
-            let connection = accepted.connection
-            connection.loop.execute { connection.refuse(PeerRefusal(.stopping, "this member stops")) }
+            let (connection, intake) = (accepted.connection, accepted.intake)
+            connection.loop.execute {
+                intake?.task?.cancel()
+                connection.refuse(PeerRefusal(.stopping, "this member stops"))
+            }
             closing.append(accepted.channel.closeFuture)
         }
         let all = EventLoopFuture.andAllComplete(closing, on: group.any())
@@ -295,7 +297,7 @@ final class PeerTransport: Service {
         let greeted = Greeted()
         let connection = PeerConnection(
             .acceptor { [weak self] connection, peer, kind in
-                guard let self else { return .failure(Refused(refusal: PeerRefusal(.stopping, "this member stops"))) }
+                guard let self else { return .failure(PeerRefusal(.stopping, "this member stops")) }
                 greeted.isDone = true
                 self.state.withLock { $0.greeting -= 1 }
                 return self.stream(of: connection, id, peer, kind)
@@ -333,9 +335,9 @@ final class PeerTransport: Service {
     /// Gives a member's new connection its work. On the connection's loop.
     private func stream(
         of connection: PeerConnection, _ id: ObjectIdentifier, _ peer: Peer, _ kind: StreamKind
-    ) -> Result<any PeerStream, Refused> {
+    ) -> Result<any PeerStream, PeerRefusal> {
         guard state.withLock({ $0.isRunning }) else {
-            return .failure(Refused(refusal: PeerRefusal(.stopping, "this member stops")))
+            return .failure(PeerRefusal(.stopping, "this member stops"))
         }
         switch kind {
         case .raft:
@@ -355,7 +357,7 @@ final class PeerTransport: Service {
                 return true
             }
             guard isTaken else {
-                return .failure(Refused(refusal: PeerRefusal(.busy, "this member takes enough snapshots already")))
+                return .failure(PeerRefusal(.busy, "this member takes enough snapshots already"))
             }
             let intake = SnapshotIntake(
                 peer, limits: ground.limits, begin: events.snapshot,

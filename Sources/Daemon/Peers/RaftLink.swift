@@ -179,8 +179,9 @@ private final class RaftLinkStream: PeerStream, @unchecked Sendable {
 
     func measured(roundTripNanoseconds: Int64) { link?.measured(roundTripNanoseconds) }
 
-    func closed(_ error: PeerError?) {
-        connection = nil
+    func closed(_ connection: PeerConnection, _ error: PeerError?) {
+        guard self.connection === connection else { return }
+        self.connection = nil
         link?.closed(unsent: backlog)
         backlog = []
         if let link { lost(link.peer.id) }
@@ -259,5 +260,5 @@ final class RaftReceiver: PeerStream, @unchecked Sendable {
         deliver(batch)
     }
 
-    func closed(_ error: PeerError?) { ended(error) }
+    func closed(_ connection: PeerConnection, _ error: PeerError?) { ended(error) }
 }

@@ -59,9 +59,9 @@ final class SnapshotIntake: PeerStream, @unchecked Sendable {
         }
     }
 
-    func closed(_ error: PeerError?) {
+    func closed(_ connection: PeerConnection, _ error: PeerError?) {
         stall?.cancel()
-        connection = nil
+        self.connection = nil
         input.finish()
         if task == nil { finished() }
         ended(error)

@@ -4,7 +4,7 @@ internal import Raft
 
 /// What is about to be sent: the snapshot's place in the log and its manifest, which only the two ends understand.
 struct SnapshotOffer: Hashable, Sendable {
-    static let manifestBytesMax = 64 << 10
+    static let manifestBytesMax = 256 << 10
     /// term, position, index of the membership, length of it, its bytes, total, manifest.
     static let encodedBytesMax = 8 + 16 + 8 + 4 + membershipBytesMax + 8 + manifestBytesMax
     private static let membershipBytesMax = 11 + 8 * (Membership.membersMax + Membership.removedMax)

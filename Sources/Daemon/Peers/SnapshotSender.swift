@@ -154,9 +154,9 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
         }
     }
 
-    func closed(_ error: PeerError?) {
+    func closed(_ connection: PeerConnection, _ error: PeerError?) {
         stall?.cancel()
-        connection = nil
+        self.connection = nil
     }
 }
 
