@@ -308,6 +308,10 @@ public struct RaftNode: Sendable {
         log.truncate(from: index)
         durableIndex = min(durableIndex, index - 1)
         staged.entries.removeAll { $0.index >= index }
+        // What never reaches the disk must not be acknowledged, not even to a leader of the past.
+        staged.acknowledgements.removeAll { message in
+            if case .appendReply(.accepted(let match)) = message.body { match >= index } else { false }
+        }
         staged.truncateFrom = min(staged.truncateFrom ?? index, index)
         if configurations.count > 1, membership.index >= index {
             configurations.removeAll { $0.index >= index }
