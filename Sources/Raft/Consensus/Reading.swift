@@ -67,6 +67,8 @@ extension RaftNode {
     /// Once a step: one round, or one question to the leader, for everything that came in it.
     mutating func beginReads() {
         if isLeader {
+            // Also without an answer: a round may need fewer voters than when it began.
+            if readIndex.isUnderWay { confirmReads() }
             guard isReady, let round = readIndex.begin(commit: commitIndex) else { return }
             sendHeartbeats(round: round)
             confirmReads()
