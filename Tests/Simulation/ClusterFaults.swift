@@ -186,7 +186,8 @@ extension Cluster {
     var standing: String {
         roster.map { member in
             guard let raft = member.raft else { return "\(member.id) \(member.fate)" }
-            return "\(member.id) \(raft.role) term \(raft.term) last \(raft.lastPosition.index) commit \(raft.commitIndex) "
+            return
+                "\(member.id) \(raft.role) term \(raft.term) last \(raft.lastPosition.index) commit \(raft.commitIndex) "
                 + "applied \(member.state.applied.index) membership \(raft.membership.membership.voters)"
         }.joined(separator: "; ")
     }
