@@ -2,12 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 import PackageDescription
 
-let strict: [SwiftSetting] = [
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .enableUpcomingFeature("InternalImportsByDefault"),
-    .unsafeFlags(["-warnings-as-errors"]),
-]
+// Defects to be found by the simulation, in builds of their own: `make planted-bugs`.
+let planted: [SwiftSetting] =
+    Context.environment["HIVEMIND_PLANTED_BUGS"] == nil ? [] : [.define("PLANTED_BUGS")]
+
+let strict: [SwiftSetting] =
+    planted + [
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .unsafeFlags(["-warnings-as-errors"]),
+    ]
 
 // With MemberImportVisibility the compiler takes `struct stat` for CoreFoundation's whenever a dependency loaded that first:
 // whether a file compiles then depends on what was compiled before it. Modules that meet both do without.

@@ -63,7 +63,8 @@ struct Checker {
     private func membershipAppended(_ entry: Entry, by member: Member) throws {
         guard let membership = Membership(decoding: entry.payload) else { return }
         // Committed in this very step, it is not in the book yet.
-        guard let last = committed.last, last.term >= entry.term || member.raft?.isReady == true else {
+        let commit = max(member.commitSeen, member.raft?.commitIndex ?? 0)
+        guard committed.last?.term ?? 0 >= entry.term || member.written.term(at: commit) == entry.term else {
             throw Violation(
                 .membershipsOverlap,
                 "\(member.id) changes to \(membership) at \(entry.position) before it committed anything in its term")
@@ -146,7 +147,8 @@ struct Checker {
             if durable == nil || member.raft?.term == message.term && durable != member.written.term(at: match) {
                 throw Violation(
                     .entriesKept,
-                    "\(member.id) acknowledges \(match), its disk ends at \(member.durable.lastIndex) with term \(durable ?? 0)")
+                    "\(member.id) acknowledges \(match), its disk ends at \(member.durable.lastIndex) with term \(durable ?? 0)"
+                )
             }
         default: break
         }
@@ -224,14 +226,17 @@ struct Checker {
         case (.write(let command), .written(let answer)):
             if effects[command.request] != answer {
                 throw Violation(
-                    .writesKept, "request \(command.request) is answered \(answer), the log says \(String(describing: effects[command.request]))")
+                    .writesKept,
+                    "request \(command.request) is answered \(answer), the log says \(String(describing: effects[command.request]))"
+                )
             }
             acknowledged = max(acknowledged, answer.index)
         case (.read(let key), .read(let value, let index)):
             if index < request.acknowledged || value != self.value(of: key, at: index) {
                 throw Violation(
                     .readsCurrent,
-                    "a read of key \(key) at \(request.to) shows index \(index), \(request.acknowledged) was acknowledged before")
+                    "a read of key \(key) at \(request.to) shows index \(index), \(request.acknowledged) was acknowledged before"
+                )
             }
             acknowledged = max(acknowledged, values[key].last { $0.index <= index }?.index ?? 0)
         case (.staleRead(let key), .read(let value, let index)):
@@ -254,7 +259,8 @@ struct Checker {
         if !given.elementsEqual(wanted) {
             throw Violation(
                 .watchComplete,
-                "\(member.id) gives \(given.map(\.index)) after \(after) through \(through), not \(wanted.map(\.index))")
+                "\(member.id) gives \(given.map(\.index)) after \(after) through \(through), not \(wanted.map(\.index))"
+            )
         }
     }
 }

@@ -28,6 +28,8 @@ final class Cluster {
 
     // Network, by slots.
     static let slotsMax = 24
+    /// A run that takes more has gone wild.
+    static let stepsMax = 2_000_000
     var blocked: [Bool]
     var cloggedUntil: [UInt64]
     var partition = 0
@@ -97,6 +99,7 @@ final class Cluster {
             guard let next = queue.take(), next.time <= limit else { return false }
             now = max(now, next.time)
             steps += 1
+            guard steps < Self.stepsMax else { throw Violation(.finishes, "\(steps) steps and no end: \(standing)") }
             try handle(next.event)
             if let pendingViolation { throw pendingViolation }
         }
@@ -111,7 +114,7 @@ final class Cluster {
     func perMille(_ share: Int) -> Bool { share > 0 && Int.random(in: 0..<1_000, using: &random) < share }
 
     func note(_ what: @autoclosure () -> String) {
-        if prints { print("\(now / 1_000).\(now / 100 % 10) ms  \(what())") }
+        if prints { say("\(now / 1_000).\(now / 100 % 10) ms  \(what())") }
     }
 
     private func record(_ kind: UInt64, _ who: UInt64, _ what: UInt64 = 0) {
@@ -255,7 +258,9 @@ final class Cluster {
 
     private func describe(_ write: Write) -> String {
         var parts: [String] = []
-        if let state = write.hardState { parts.append("term \(state.term) vote \(state.vote ?? 0) commit \(state.commit)") }
+        if let state = write.hardState {
+            parts.append("term \(state.term) vote \(state.vote ?? 0) commit \(state.commit)")
+        }
         if let from = write.truncateFrom { parts.append("cut from \(from)") }
         if let first = write.entries.first, let last = write.entries.last {
             parts.append("entries \(first.position)...\(last.position)")
@@ -286,7 +291,8 @@ final class Cluster {
         }
         for entry in entries + batch.entries {
             guard entry.index == member.state.applied.index + 1 else {
-                throw Violation(.appliedOnce, "\(member.id) is to apply \(entry.position) after \(member.state.applied)")
+                throw Violation(
+                    .appliedOnce, "\(member.id) is to apply \(entry.position) after \(member.state.applied)")
             }
             let outcome = member.state.apply(entry, clock: now)
             try checker.applied(entry, outcome, to: member.state, by: member)
@@ -327,9 +333,11 @@ final class Cluster {
             if random.oneIn(20) { member.betweenState = member.state }
             return
         }
+        let before = member.durableState
         member.durableState = member.state
-        member.betweenState = nil
         let cut = member.durableState.applied.index
+        if Planted.isActive(.logCutAboveState) { member.durableState = before }
+        member.betweenState = nil
         if cut > options.keptInLog { member.jobs.append(.compact(cut - options.keptInLog)) }
     }
 }

@@ -44,7 +44,9 @@ extension Cluster {
             }
             guard try beginWrite(batch, member) else { return }
         }
-        plan(.disk(member, life: member.life), after: member.flushing?.changesLog == false ? 1 : delay(options.diskDelay))
+        plan(
+            .disk(member, life: member.life), after: member.flushing?.changesLog == false ? 1 : delay(options.diskDelay)
+        )
     }
 
     private func beginWrite(_ batch: Write, _ member: Member) throws -> Bool {
@@ -101,7 +103,8 @@ extension Cluster {
             var entries: [Entry]?
             do {
                 let end = min(load.range.upperBound, log.extent.last.index + 1)
-                entries = load.range.lowerBound < end
+                entries =
+                    load.range.lowerBound < end
                     ? try log.entries(load.range.lowerBound..<end, bytesMax: load.bytesMax) : nil
             } catch {
                 guard error.code == .notAvailable else { throw error }
@@ -119,6 +122,7 @@ extension Cluster {
             if random.oneIn(8), options.faults.contains(.crashInDiskWork), !isHealing {
                 return stop(member, powerCut: Bool.random(using: &random))
             }
+            if Planted.isActive(.oldStateReplayed) { member.replacedState = member.state.replaced(by: state) }
             member.state = state
             member.durableState = state
             member.betweenState = nil
@@ -185,8 +189,14 @@ extension Cluster {
             switch Int.random(in: 0..<3, using: &random) {
             case 0: member.state = member.durableState
             case 1: member.state = member.betweenState ?? member.durableState
-            default: break
+            default:
+                if Planted.isActive(.appliedIndexApart) { member.state.forgetApplied(member.durableState) }
             }
+            if Planted.isActive(.oldStateReplayed), let old = member.replacedState {
+                member.state = old
+                member.durableState = old
+            }
+            member.replacedState = nil
         } else {
             member.disk.kill()
         }
@@ -228,7 +238,9 @@ extension Cluster {
             if !install.keepsLog { member.lostWrite = nil }
         }
         try checkRecovered(member, raft)
-        note("\(member.id) starts in term \(raft.term), log \(log.extent.base)...\(log.extent.last), applied \(raft.appliedIndex)")
+        note(
+            "\(member.id) starts in term \(raft.term), log \(log.extent.base)...\(log.extent.last), applied \(raft.appliedIndex)"
+        )
         member.membershipSeen = raft.membership.membership
         plan(.tick(member, life: member.life), after: delay(options.tick / 2))
     }
@@ -248,7 +260,8 @@ extension Cluster {
             throw Violation(
                 .entriesKept,
                 "\(member.id) comes back in term \(raft.term) with \(raft.lastPosition), it had synced term "
-                    + "\(member.durable.hardState.term) and \(member.durable.lastIndex) entries of term \(member.durable.terms.last ?? 0)")
+                    + "\(member.durable.hardState.term) and \(member.durable.lastIndex) entries of term \(member.durable.terms.last ?? 0)"
+            )
         }
         member.durable = found
         member.written = found

@@ -104,7 +104,7 @@ extension Cluster {
         guard let leader = leading, let raft = leader.raft else { return }
         let membership = raft.membership.membership
         // A lost disk is seen to first: with another member gone the rest might be too few.
-        let broken = lost.filter { membership.contains($0) && members[$0]?.fate == .destroyed }.sorted()
+        let broken = membership.members.filter { members[$0]?.fate == .destroyed }
         if let first = broken.first { return change(leader, .remove(first)) }
         lost = lost.filter { membership.contains($0) && members[$0]?.fate != .present }
         if !lost.isEmpty || isHealing { return }
@@ -176,7 +176,7 @@ extension Cluster {
             throw Violation(.electsLeader, "nobody leads \(10 * timeout / 1_000_000) s after healing: \(standing)")
         }
         guard try advance(limit: now + slack + 20 * timeout, until: { self.clients.allSatisfy { $0.request == nil } })
-        else { throw Violation(.finishes, "operations hang: \(standing)") }
+        else { throw Violation(.finishes, "operations hang: \(clients.compactMap(\.request)) \(standing)") }
         guard try advance(limit: now + slack + 20 * timeout, until: { self.difference == nil }) else {
             throw Violation(.converges, "\(difference ?? ""): \(standing)")
         }
@@ -186,7 +186,8 @@ extension Cluster {
     var standing: String {
         roster.map { member in
             guard let raft = member.raft else { return "\(member.id) \(member.fate)" }
-            return "\(member.id) \(raft.role) term \(raft.term) last \(raft.lastPosition.index) commit \(raft.commitIndex) "
+            return
+                "\(member.id) \(raft.role) term \(raft.term) last \(raft.lastPosition.index) commit \(raft.commitIndex) "
                 + "applied \(member.state.applied.index) membership \(raft.membership.membership.voters)"
         }.joined(separator: "; ")
     }

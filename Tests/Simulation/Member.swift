@@ -57,6 +57,8 @@ final class Member {
     var durableState: ModelState
     /// Written, maybe not durable: a power cut leaves this or what is durable.
     var betweenState: ModelState?
+    /// The state before an installed snapshot, where its journal was left beside the new file.
+    var replacedState: ModelState?
     /// The marker of an install under way, with the snapshot.
     var pendingInstall: (install: Install, state: ModelState)?
 

@@ -92,6 +92,7 @@ struct ModelState {
     /// - Parameter clock: of the member that applies; nothing may depend on it.
     mutating func apply(_ entry: Entry, clock: UInt64) -> Applied {
         applied = entry.position
+        if Planted.isActive(.clockInApply), clock % 64 == 0 { chain = mix(chain, clock) }
         var outcome = Applied()
         switch entry.kind {
         case .noop: break
@@ -112,6 +113,9 @@ struct ModelState {
     private mutating func apply(_ command: ModelCommand, at index: UInt64) -> Applied {
         if let answer = answers[command.request] { return Applied(answer: answer, isRepeated: true) }
         let succeeds = command.kind == .put || values[command.key] == command.expected
+        if Planted.isActive(.dictionaryOrder), answers.count % 16 == 15, let first = answers.keys.first {
+            chain = mix(chain, first)
+        }
         if succeeds {
             values[command.key] = command.value
             versions[command.key] = index
@@ -121,9 +125,10 @@ struct ModelState {
         let answer = Answer(index: index, succeeded: succeeds)
         answers[command.request] = answer
         answerOrder.append(command.request)
-        if answerOrder.count > Self.answersMax * 2 {
-            for request in answerOrder.prefix(Self.answersMax) { answers[request] = nil }
-            answerOrder.removeFirst(Self.answersMax)
+        let answersMax = Planted.isActive(.answersForgotten) ? 1 : Self.answersMax
+        if answerOrder.count > answersMax * 2 {
+            for request in answerOrder.prefix(answersMax) { answers[request] = nil }
+            answerOrder.removeFirst(answersMax)
         }
         return Applied(answer: answer)
     }
@@ -139,14 +144,38 @@ struct ModelState {
         var copy = self
         copy.events = []
         copy.eventsFloor = applied.index
+        if Planted.isActive(.snapshotWithoutAnswers) {
+            copy.answers = [:]
+            copy.answerOrder = []
+        }
         return copy
     }
 
-    var meta: SnapshotMeta { SnapshotMeta(position: applied, configuration: configuration) }
+    var meta: SnapshotMeta {
+        var position = applied
+        if Planted.isActive(.snapshotWrongIndex) { position.index += 1 }
+        return SnapshotMeta(position: position, configuration: configuration)
+    }
+
+    /// A state whose rows are newer than what it says it has applied.
+    mutating func forgetApplied(_ earlier: ModelState) {
+        applied = earlier.applied
+        configuration = earlier.configuration
+    }
+
+    /// What comes of a snapshot's rows with the pages of this state's journal played onto them.
+    func replaced(by snapshot: ModelState) -> ModelState {
+        var mixed = snapshot
+        mixed.values = values
+        mixed.versions = versions
+        return mixed
+    }
 
     /// Events after `index`, nil when some of them are gone.
     func events(after index: UInt64) -> [Event]? {
         guard index >= eventsFloor else { return nil }
+        if Planted.isActive(.watchEarly) { return events.filter { $0.index >= index } }
+        if Planted.isActive(.watchLate) { return events.filter { $0.index > index + 1 } }
         return events.filter { $0.index > index }
     }
 

@@ -176,7 +176,8 @@ private struct RegisterSearch<Value: Hashable & Sendable> {
                 }
                 guard let last = path.popLast() else {
                     return .violated(
-                        "\(best) of \(operations.count) operations can be put in order, then \(operations[stuck]) fits nowhere")
+                        "\(best) of \(operations.count) operations can be put in order, then \(operations[stuck]) fits nowhere"
+                    )
                 }
                 let number = nodes[last.call].operation
                 done[number / 64] &= ~(1 << UInt64(number % 64))

@@ -10,7 +10,8 @@ extension RaftNode {
     /// A voter, or one that was until a change that may not be committed: perhaps only its log brings that change to those
     /// who go on, and they do not vote for anybody behind it. It is elected by the new voters alone. Source: Ongaro, 4.2.2.
     private var mayStand: Bool {
-        members.isVoter(id) || membership.index > commitIndex && committedMembers.isVoter(id)
+        members.isVoter(id)
+            || membership.index > commitIndex && committedMembers.isVoter(id) && !Planted.isActive(.removedNeverStands)
     }
 
     mutating func resetElectionTimer() {

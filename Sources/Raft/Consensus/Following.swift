@@ -25,6 +25,9 @@ extension RaftNode {
             for entry in fresh { self.append(entry) }
         }
         let last = previous.index + UInt64(append.entries.count)
+        if Planted.isActive(.staleAppendTruncates), fresh.isEmpty, last < log.last.index, last >= commitIndex {
+            truncate(from: last + 1)
+        }
         commit(through: min(append.commit, last))
         acknowledge(last, to: member)
     }
@@ -85,6 +88,7 @@ extension RaftNode {
         }
         appliedIndex = meta.position.index
         handedOut = meta.position.index
-        if let leader, leader != id { acknowledge(durableIndex, to: leader) }
+        // What a kept log holds beyond the snapshot need not be what the leader holds.
+        if let leader, leader != id { acknowledge(min(durableIndex, meta.position.index), to: leader) }
     }
 }

@@ -37,7 +37,9 @@ public struct Membership: Hashable, Sendable {
         var next = self
         switch change {
         case .addLearner(let id):
-            guard id != 0, !removed.contains(id) else { return .failure(.wasRemoved(id)) }
+            guard id != 0, !removed.contains(id) || Planted.isActive(.removedReturns) else {
+                return .failure(.wasRemoved(id))
+            }
             guard !contains(id) else { return .failure(.isMember(id)) }
             guard voters.count + learners.count < Self.membersMax else { return .failure(.tooMany(Self.membersMax)) }
             next.learners = Self.ordered(learners + [id])

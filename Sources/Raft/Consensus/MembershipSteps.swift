@@ -39,7 +39,7 @@ extension RaftNode {
         guard isLeader else { return .notLeader(leader: leader) }
         if let transfer { return .membership(.transferUnderWay(to: transfer.target)) }
         // Without an entry of its own term committed, a change of an earlier leader may still come to light.
-        guard isReady else { return .membership(.leaderNotReady) }
+        guard isReady || Planted.isActive(.changeWithoutOwnEntry) else { return .membership(.leaderNotReady) }
         guard membership.index <= commitIndex else { return .membership(.changeUnderWay(index: membership.index)) }
         switch members.applying(change) {
         case .failure(let refusal): return .membership(refusal)

@@ -76,6 +76,8 @@ public struct RaftNode: Sendable {
     var written: HardState
     var durableHardState: HardState
     var hardStatesUnderWay: [(sequence: UInt64, state: HardState)] = []
+    /// Written and not yet durable: what lies at or beyond them on the disk is about to go.
+    var truncationsUnderWay: [(sequence: UInt64, from: UInt64)] = []
     var sequence: UInt64 = 0
     var persistedSequence: UInt64 = 0
 
@@ -92,7 +94,7 @@ public struct RaftNode: Sendable {
     var progress: [MemberID: Progress] = [:]
     var transfer: Transfer?
     var readIndex = ReadIndex()
-    var forwardedReads = ForwardedReads()
+    var forwardedReads: ForwardedReads
 
     /// Of the step under way.
     var staged = Staged()
@@ -131,6 +133,8 @@ public struct RaftNode: Sendable {
         durableIndex = log.last.index
         self.log = LogTail(terms: TermMap(extent: log, starts: termStarts))
         random = SplitMix(seed: configuration.seed ^ configuration.id &* 0x9E37_79B9_7F4A_7C15)
+        // An answer to a question of an earlier run must not pass for one of this run.
+        forwardedReads = ForwardedReads(after: Planted.isActive(.readNumbersRepeat) ? 0 : random.next() >> 1)
         resetElectionTimer()
     }
 
@@ -194,7 +198,8 @@ public struct RaftNode: Sendable {
 
     private mutating func receive(_ message: Message) {
         // A removal that is not committed may be taken back, and by nobody but the one it names when that one leads.
-        guard message.to == id, message.from != id, !committedMembers.removed.contains(message.from) else { return }
+        let refusing = Planted.isActive(.removalRefusesLeader) ? members : committedMembers
+        guard message.to == id, message.from != id, !refusing.removed.contains(message.from) else { return }
         if message.term > term {
             switch message.body {
             case .preVote: break
@@ -237,7 +242,12 @@ public struct RaftNode: Sendable {
             durableHardState = first.state
             hardStatesUnderWay.removeFirst()
         }
-        if let last = receipt.last, last.index > durableIndex, log.holds(last) { durableIndex = last.index }
+        truncationsUnderWay.removeAll { $0.sequence <= persistedSequence }
+        if let last = receipt.last, log.holds(last) || Planted.isActive(.lateReceiptCounts) {
+            // A truncation that is not on the disk yet may come after this receipt's entries and before equal ones.
+            let limit = Planted.isActive(.lateReceiptCounts) ? nil : truncationsUnderWay.map(\.from).min()
+            durableIndex = max(durableIndex, min(last.index, log.last.index, (limit ?? .max) - 1))
+        }
         switch role {
         case .leader: advanceCommit()
         case .candidate where durableHardState.term == term && durableHardState.vote == id: count(vote: true, of: id)
@@ -253,12 +263,14 @@ public struct RaftNode: Sendable {
         log.release(
             through: index, keepingEntries: configuration.keptEntriesMax, keepingBytes: configuration.keptBytesMax)
         // Memberships before the committed one can no longer come back.
-        while configurations.count > 1, configurations[1].index <= appliedIndex { configurations.removeFirst() }
+        while configurations.count > 1,
+            configurations[1].index <= appliedIndex || Planted.isActive(.rollbackLost)
+        { configurations.removeFirst() }
     }
 
     /// Only what is durable here, too: were the state ahead of the log after a crash, the log would look cut.
     private mutating func handOutCommitted() {
-        let end = min(commitIndex, durableIndex)
+        let end = Planted.isActive(.appliesBeforeDurable) ? commitIndex : min(commitIndex, durableIndex)
         guard end > handedOut, installing == nil else { return }
         let start = handedOut + 1
         let held = min(max(start, log.memoryStart), end + 1)
@@ -288,7 +300,11 @@ public struct RaftNode: Sendable {
 
     mutating func acknowledge(_ match: UInt64, to member: MemberID) {
         let message = Message(from: id, to: member, term: term, body: .appendReply(.accepted(match: match)))
-        if match <= durableIndex { staged.messages.append(message) } else { staged.acknowledgements.append(message) }
+        if match <= durableIndex || Planted.isActive(.ackBeforeSync) {
+            staged.messages.append(message)
+        } else {
+            staged.acknowledgements.append(message)
+        }
     }
 
     mutating func append(_ entry: Entry) {
@@ -307,8 +323,15 @@ public struct RaftNode: Sendable {
         unappliedBytes = max(0, unappliedBytes - log.footprintBytes(of: index...max(index, log.last.index)))
         log.truncate(from: index)
         durableIndex = min(durableIndex, index - 1)
+        let firstStaged = staged.entries.first?.index ?? .max
         staged.entries.removeAll { $0.index >= index }
-        staged.truncateFrom = min(staged.truncateFrom ?? index, index)
+        // What never reaches the disk must not be acknowledged, not even to a leader of the past.
+        staged.acknowledgements.removeAll { message in
+            guard !Planted.isActive(.acknowledgesWhatItTakesBack) else { return false }
+            return if case .appendReply(.accepted(let match)) = message.body { match >= index } else { false }
+        }
+        // Entries of this step are not in any write yet: dropping those alone is no work for the log.
+        if index < firstStaged { staged.truncateFrom = min(staged.truncateFrom ?? index, index) }
         if configurations.count > 1, membership.index >= index {
             configurations.removeAll { $0.index >= index }
             precondition(!configurations.isEmpty, "the membership before entry \(index) is not known")
@@ -326,7 +349,8 @@ public struct RaftNode: Sendable {
             write.hardState = current
             written = current
         }
-        let isDurable = durableHardState.term == term && durableHardState.vote == vote
+        let isDurable =
+            durableHardState.term == term && durableHardState.vote == vote || Planted.isActive(.voteNotPersisted)
         if isDurable {
             output.sends += staged.messages
         } else {
@@ -337,6 +361,7 @@ public struct RaftNode: Sendable {
             sequence += 1
             write.sequence = sequence
             if let state = write.hardState { hardStatesUnderWay.append((sequence, state)) }
+            if let from = write.truncateFrom { truncationsUnderWay.append((sequence, from)) }
             output.write = write
         }
         let change = RoleChange(role: role, term: term, leader: leader, isReady: isReady)

@@ -9,11 +9,16 @@ struct ForwardedReads: Sendable {
     }
 
     private var asked: [Asked] = []
-    private var nextID: UInt64 = 0
+    private var nextID: UInt64
     /// Not sent yet: those of one step share a question.
     private(set) var waiting: [UInt64] = []
 
     static let tokensMax = 20_000
+
+    /// - Parameter after: questions are numbered from here on; other numbers than in earlier runs of this member.
+    init(after: UInt64) {
+        nextID = after
+    }
 
     var isFull: Bool { waiting.count + asked.reduce(0) { $0 + $1.tokens.count } >= Self.tokensMax }
 
@@ -67,7 +72,10 @@ extension RaftNode {
     /// Once a step: one round, or one question to the leader, for everything that came in it.
     mutating func beginReads() {
         if isLeader {
-            guard isReady, let round = readIndex.begin(commit: commitIndex) else { return }
+            // Also without an answer: a round may need fewer voters than when it began.
+            if readIndex.isUnderWay, !Planted.isActive(.readRoundHangs) { confirmReads() }
+            guard isReady || Planted.isActive(.readWithoutOwnEntry), let round = readIndex.begin(commit: commitIndex)
+            else { return }
             sendHeartbeats(round: round)
             confirmReads()
         } else if !forwardedReads.waiting.isEmpty {

@@ -21,7 +21,7 @@ extension RaftNode {
         let bytes = proposal.payload.count
         if bytes > limits.entryBytesMax { return .tooLarge(bytes: bytes, limit: limits.entryBytesMax) }
         guard isLeader else { return .notLeader(leader: leader) }
-        if let transfer { return .transferring(to: transfer.target) }
+        if let transfer, !Planted.isActive(.proposesWhileTransferring) { return .transferring(to: transfer.target) }
         if log.last.index - appliedIndex >= UInt64(limits.unappliedEntriesMax) {
             return .busyEntries(limit: limits.unappliedEntriesMax)
         }
@@ -162,7 +162,7 @@ extension RaftNode {
 
     mutating func heartbeatReplied(_ round: UInt64, from member: MemberID) {
         guard isLeader, let known = progress[member] else { return }
-        progress[member]?.round = max(known.round, round)
+        progress[member]?.round = Planted.isActive(.olderRoundCounts) ? readIndex.lastRound : max(known.round, round)
         confirmReads()
         // Rounds for reads may follow one another quickly: what was sent since the last beat may still be under way.
         guard known.beat < beats else { return }
@@ -186,10 +186,11 @@ extension RaftNode {
 
     mutating func advanceCommit() {
         guard isLeader else { return }
-        let matches = members.voters.map { $0 == id ? durableIndex : progress[$0]?.match ?? 0 }.sorted(by: >)
+        let counted = Planted.isActive(.learnerCounted) ? members.members : members.voters
+        let matches = counted.map { $0 == id ? durableIndex : progress[$0]?.match ?? 0 }.sorted(by: >)
         guard matches.count >= members.quorum else { return }
         let index = matches[members.quorum - 1]
-        guard index > commitIndex, log.term(at: index) == term else { return }
+        guard index > commitIndex, log.term(at: index) == term || Planted.isActive(.oldTermCommitted) else { return }
         commit(through: index)
         leaveIfRemoved()
     }

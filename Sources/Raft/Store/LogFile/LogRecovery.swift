@@ -101,6 +101,7 @@ struct LogRecovery {
                 try directory.sync()
             }
         }
+        if open.content.isEmpty, scan.segments.count > 1, !Planted.isActive(.sealNotRenewed) { try renewSealed(open.sequence - 1) }
         let renewal = Renewal(sequence: open.sequence, capacity: open.capacity, content: content, spare: scan.spare)
         return Found(
             map: map,
@@ -111,6 +112,19 @@ struct LogRecovery {
     }
 
     // MARK: Renewal
+
+    /// Copies the segment before one that is not begun: its seal may have been read from memory after a failed sync.
+    private func renewSealed(_ sequence: UInt64) throws(LogError) {
+        try disk { () throws(DiskError) in
+            let sealed = try directory.open(SegmentName.of(sequence))
+            let content = try sealed.read(at: 0, count: try sealed.size())
+            let storage = try directory.create(SegmentName.recovering)
+            try storage.write(content, at: 0)
+            try storage.sync()
+            try directory.rename(SegmentName.recovering, to: SegmentName.of(sequence))
+            try directory.sync()
+        }
+    }
 
     /// Copies the open segment's records to a fresh file that takes its place: after an fsync error memory may show what
     /// the disk does not hold.
