@@ -30,7 +30,7 @@ enum Clusters {
                 try await cluster.heal()
                 try await cluster.start(cluster.indices)
                 try await cluster.waitWritable()
-                try await load.waitProgress(20)
+                if !load.isStopped { try await load.waitProgress(20) }
                 try await load.judge()
                 try await cluster.expectEqual()
                 print("\(name): \(load.summary)")

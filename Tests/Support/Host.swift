@@ -11,6 +11,12 @@ public enum Host {
     /// Images of tests are built from it.
     public static let hasBusybox = access("/bin/busybox", X_OK) == 0 && program("python3") != nil
 
+    /// More is ready to run than there are processors for: times measured now say little.
+    public static var isBusy: Bool {
+        var load = [0.0]
+        return getloadavg(&load, 1) == 1 && load[0] > 1.5 * Double(sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+    }
+
     /// Network namespaces can be made, not only named.
     public static let hasNamespaces: Bool = {
         guard isRoot, let ip = program("ip") else { return false }
@@ -41,6 +47,14 @@ public enum Host {
             let name = stat.lastIndex(of: ")")
         else { return false }
         return !stat[name...].dropFirst(2).hasPrefix("Z")
+    }
+
+    /// Memory a process holds; nil when it is gone.
+    public static func residentBytes(_ pid: Int32) -> Int? {
+        guard let fields = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8).split(separator: " "),
+            fields.count > 1, let pages = Int(fields[1])
+        else { return nil }
+        return pages * sysconf(Int32(_SC_PAGESIZE))
     }
 
     /// A variable of the test run, such as `SEED` or `ROUNDS`.

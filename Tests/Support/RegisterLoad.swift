@@ -74,6 +74,10 @@ public final class RegisterLoad: Sendable {
         try await eventually("the clients ended", within: .seconds(30)) { self.record.withLock { $0.running } == 0 }
     }
 
+    /// Versions that clients were told or have read.
+    public var versions: [Int] { record.withLock { $0.data.keys.map { Int($0) } } }
+    /// The clients were told to end.
+    public var isStopped: Bool { ended.withLock { $0 } }
     public var acknowledged: Int { record.withLock { $0.writes.count } }
     public var count: Int { record.withLock { $0.operations.count } }
 

@@ -99,6 +99,15 @@ public final class TestCluster: Sendable {
             """
     }
 
+    /// A further daemon with data of its own on a member's network, which must not run meanwhile.
+    public func stranger(_ name: String, inPlaceOf member: Int, peers: String) throws -> TestDaemon {
+        let own = try directory.subdirectory(name)
+        try own.write(peers, to: "peers.json")
+        return TestDaemon(
+            directory: own, node: members[member].node, outside: hub,
+            arguments: ["--runtime", "simulated", "--peers", own.file("peers.json")])
+    }
+
     // MARK: Life
 
     /// Starts those that do not run, all at once, and waits until they take requests.

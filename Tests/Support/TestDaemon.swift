@@ -125,10 +125,12 @@ public final class TestDaemon: Sendable {
         directory.remove()
     }
 
+    /// All it has said so far.
+    public var log: String { (try? directory.read("daemon.log")) ?? "" }
+
     /// The end of its log, for a failure to show.
     public func logTail(_ lines: Int = 60) -> String {
-        let text = (try? directory.read("daemon.log")) ?? ""
-        return text.split(separator: "\n").suffix(lines).joined(separator: "\n")
+        log.split(separator: "\n").suffix(lines).joined(separator: "\n")
     }
 
     // MARK: Talking to it

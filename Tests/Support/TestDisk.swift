@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Foundation
+internal import Glibc
 
 /// A small ext4 disk of its own: a file, mounted as a loop device. It can be filled, and its power can be cut.
 public struct TestDisk: Sendable {
+    /// Images can be made and mounted here. Reason when false: `needs`.
+    public static let isAvailable =
+        Host.isRoot && Host.program("mkfs.ext4") != nil && access("/dev/loop-control", F_OK) == 0
+    public static let needs = "needs root, loop devices and mkfs.ext4 (scripts/setup test)"
+
     /// Where it is mounted.
     public let path: String
     public let image: String
@@ -30,17 +36,18 @@ public struct TestDisk: Sendable {
         }
     }
 
-    /// Leaves `bytes` free.
+    /// Leaves `bytes` free; none when it is 0.
     public func fill(leaving bytes: Int64) async throws {
         var free = statvfs()
         guard statvfs(path, &free) == 0 else { throw TestFailure("cannot stat \(path)") }
-        let size = Int64(free.f_bavail) * Int64(free.f_frsize) - bytes
-        guard size > 0 else { return }
-        try await Shell.run(["fallocate", "--length=\(size)", filling]).checked()
+        let size = Int64(free.f_bavail) * Int64(free.f_frsize) - max(bytes, 4 << 20)
+        if size > 0 { try await Shell.run(["fallocate", "--length=\(size)", filling]).checked() }
+        // The last of it goes byte by byte: others write, too, and how much a file takes beside its content varies.
+        if bytes == 0 { _ = try await Shell.run(["sh", "-c", "cat /dev/zero >>'\(filling).end'"]) }
     }
 
     public func free() async throws {
-        try await Shell.run(["rm", "-f", filling]).checked()
+        try await Shell.run(["rm", "-f", filling, filling + ".end"]).checked()
     }
 
     private var filling: String { "\(path)/filling" }

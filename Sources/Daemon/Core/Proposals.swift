@@ -105,12 +105,17 @@ final class Proposals: Sendable {
     /// Waits for the place of a proposal of another node, not for its result.
     func place(submit: (UInt64) -> Void) async -> Placement {
         await withCheckedContinuation { continuation in
-            let token = state.withLock { state in
+            let token = state.withLock { state -> UInt64? in
+                guard !state.isClosed else { return nil }
                 let token = state.token()
                 state.positions[token] = continuation
                 return token
             }
-            submit(token)
+            if let token {
+                submit(token)
+            } else {
+                continuation.resume(returning: .refused(.notLeader(leader: nil)))
+            }
         }
     }
 
@@ -167,12 +172,14 @@ final class Proposals: Sendable {
     /// Waits for the end of a transfer of leadership; nil when the node stops.
     func transfer(submit: (UInt64) -> Void) async -> TransferResult.Outcome? {
         await withCheckedContinuation { continuation in
-            let token = state.withLock { state in
+            let token = state.withLock { state -> UInt64? in
+                // A core that has failed answers nothing any more; waiting for it would keep the daemon from ending.
+                guard !state.isClosed else { return nil }
                 let token = state.token()
                 state.transfers[token] = continuation
                 return token
             }
-            submit(token)
+            if let token { submit(token) } else { continuation.resume(returning: nil) }
         }
     }
 
