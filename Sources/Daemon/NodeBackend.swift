@@ -17,6 +17,7 @@ final class NodeBackend: Backend {
     let identity: NodeIdentity
     let members: Members
     let log: Logger
+    private let reader: StateReader
     private let startedAt = ContinuousClock.now
 
     /// A write that is not agreed by then is answered with "in doubt".
@@ -27,6 +28,7 @@ final class NodeBackend: Backend {
         members: Members, log: Logger
     ) {
         self.state = state
+        reader = StateReader(state)
         self.core = core
         self.effects = effects
         self.publisher = publisher
@@ -562,7 +564,7 @@ final class NodeBackend: Backend {
     }
 
     func config(_ key: ObjectKey) async throws -> ConfigView {
-        guard let config = try await state.read({ try $0.config(key) }) else {
+        guard let config = try await reader.read({ try $0.config(key) }) else {
             throw Problem(.notFound, "no config `\(key)`", hint: "`hivemind config ls` shows what there is")
         }
         return config

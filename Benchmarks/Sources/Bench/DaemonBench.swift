@@ -49,7 +49,7 @@ struct DaemonBench {
             program.wait()
         }
         return try eventually("containerd answers", everyMicroseconds: 500) {
-            guard let connection = UnixSocket(node.containerdSocket), try connection.containerdAnswers() else {
+            guard let connection = Connection(node.containerdSocket), try connection.containerdAnswers() else {
                 return nil
             }
             return now() - began

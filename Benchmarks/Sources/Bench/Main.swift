@@ -3,7 +3,7 @@ import Foundation
 
 @main
 enum Main {
-    static let sections = ["start", "daemon", "memory", "names", "network", "programs"]
+    static let sections = ["start", "daemon", "memory", "names", "network", "programs", "consensus"]
 
     static func main() {
         signal(SIGPIPE, SIG_IGN)
@@ -30,12 +30,27 @@ enum Main {
             throw BenchError("DIRECTORY and BINARIES are not set\nhint: start it as Benchmarks/run")
         }
         let rounds = max(10, environment["ROUNDS"].flatMap { Int($0) } ?? 15)
-        let node = Node(directory: directory, binaries: binaries)
         let report = Report()
+        if wanted != ["consensus"] {
+            try measureNode(wanted, Node(directory: directory, binaries: binaries), report, rounds: rounds)
+        }
+        if wanted.contains("consensus") {
+            try ConsensusBench(
+                directory: directory, binaries: binaries, members: environment["MEMBERS"].flatMap { Int($0) } ?? 3,
+                report: report, rounds: environment["ROUNDS"].flatMap { Int($0) } ?? 10,
+                seconds: environment["SECONDS_EACH"].flatMap { Int($0) } ?? 2,
+                objects: environment["OBJECTS"].flatMap { Int($0) } ?? 100_000
+            ).run()
+        }
+        print("\nload average at the end \(Machine.load)")
+    }
+
+    private static func measureNode(_ wanted: Set<String>, _ node: Node, _ report: Report, rounds: Int) throws {
         try node.start()
         defer { node.kill9() }
         try Program.run([
-            node.hivemind, "image", "import", "\(directory)/image.tar", "--name", node.image, "--socket", node.socket,
+            node.hivemind, "image", "import", "\(node.directory)/image.tar", "--name", node.image, "--socket",
+            node.socket,
         ])
         if wanted.contains("daemon") { try DaemonBench(node: node, report: report, rounds: rounds).run() }
         if wanted.contains("start") { try StartBench(node: node, report: report, rounds: rounds).run() }
@@ -45,6 +60,5 @@ enum Main {
         }
         if wanted.contains("network") { try NetworkBench(node: node, report: report, rounds: rounds).run() }
         if wanted.contains("programs") { try ProgramsBench(node: node, report: report, rounds: rounds).run() }
-        print("\nload average at the end \(Machine.load)")
     }
 }

@@ -7,7 +7,7 @@ final class Node {
     let binaries: String
     let image = "hivemind/hello:1.0"
     private var daemon: Program?
-    private var connection: UnixSocket?
+    private var connection: Connection?
 
     var socket: String { "\(directory)/s" }
     var data: String { "\(directory)/d" }
@@ -30,7 +30,7 @@ final class Node {
             [hivemind, "daemon", "--data-dir", data, "--socket", socket, "--node-name", "bench"],
             output: "\(directory)/daemon.log")
         return try eventually("the daemon is ready (its log: \(directory)/daemon.log)", everyMicroseconds: 500) {
-            guard let connection = UnixSocket(socket), let reply = try? connection.exchange("GET", "/ready"),
+            guard let connection = Connection(socket), let reply = try? connection.exchange("GET", "/ready"),
                 reply.status == 200
             else { return nil }
             self.connection = connection
@@ -70,7 +70,7 @@ final class Node {
 
     @discardableResult
     func call(_ method: String, _ path: String, _ body: String? = nil) throws -> Any {
-        guard let connection = connection ?? UnixSocket(socket) else { throw BenchError("no daemon at \(socket)") }
+        guard let connection = connection ?? Connection(socket) else { throw BenchError("no daemon at \(socket)") }
         self.connection = connection
         let reply = try connection.exchange(method, path, body)
         guard (200..<300).contains(reply.status) else {

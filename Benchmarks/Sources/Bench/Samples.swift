@@ -5,6 +5,8 @@ import Foundation
 struct Samples {
     private(set) var values: [Double] = []
 
+    init(_ values: [Double] = []) { self.values = values }
+
     mutating func add(_ value: Double) { values.append(value) }
 
     var median: Double { quantile(0.5) }

@@ -5,7 +5,7 @@ internal import Synchronization
 final class APIMetrics: Sendable {
     private struct Counts {
         /// By hundreds of the status.
-        var answers: [Int: UInt64] = [:]
+        var answers = [UInt64](repeating: 0, count: 6)
         var microseconds: UInt64 = 0
         var streams = 0
     }
@@ -14,7 +14,7 @@ final class APIMetrics: Sendable {
 
     func answered(status: Int, microseconds: UInt64) {
         counts.withLock {
-            $0.answers[status / 100, default: 0] += 1
+            $0.answers[min(status / 100, 5)] += 1
             $0.microseconds += microseconds
         }
     }
@@ -26,7 +26,7 @@ final class APIMetrics: Sendable {
     var text: String {
         let counts = counts.withLock { $0 }
         var text = "# TYPE hivemind_api_requests_total counter\n"
-        for (hundred, count) in counts.answers.sorted(by: { $0.key < $1.key }) {
+        for (hundred, count) in counts.answers.enumerated() where count > 0 {
             text += "hivemind_api_requests_total{status=\"\(hundred)xx\"} \(count)\n"
         }
         text += "# TYPE hivemind_api_request_seconds_total counter\n"

@@ -35,6 +35,15 @@ struct APIReply: Sendable {
         return reply
     }
 
+    /// The same bytes, much sooner.
+    static func json(_ value: ConfigView, index: UInt64, version: UInt64) -> APIReply {
+        var reply = APIReply(.ok, index: index)
+        reply.headers[.contentType] = "application/json"
+        reply.headers[.eTag] = "\"\(version)\""
+        reply.body = .bytes(ByteBuffer(bytes: value.json))
+        return reply
+    }
+
     static func text(_ text: String, type: String) -> APIReply {
         var reply = APIReply(.ok)
         reply.headers[.contentType] = type

@@ -163,6 +163,16 @@ extension APIRequest {
 extension APIRequest {
     /// - Throws: `badRequest` naming the field and what is wrong with it.
     func json<Value: Decodable>(_ type: Value.Type) throws(Problem) -> Value {
+        try decoded(type)
+    }
+
+    /// The same, much sooner for what clients usually send.
+    func json(_ type: PutConfigRequest.Type) throws(Problem) -> PutConfigRequest {
+        if let plain = body.withUnsafeReadableBytes({ PutConfigRequest(plain: $0) }) { return plain }
+        return try decoded(type)
+    }
+
+    private func decoded<Value: Decodable>(_ type: Value.Type) throws(Problem) -> Value {
         guard body.readableBytes > 0 else {
             throw Problem(.badRequest, "the request has no body", hint: "send a JSON object")
         }

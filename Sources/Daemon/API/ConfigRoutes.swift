@@ -10,20 +10,20 @@ enum ConfigRoutes {
                 namespace: try request.namespaceFilter(), prefix: request.query["prefix"] ?? "")
             return try .json(list, index: list.index)
         },
-        Route(.get, "/v1/configs/{name...}", reads: .linearizable) { request in
+        Route(.get, "/v1/configs/{name...}", endsByItself: true, reads: .linearizable) { request in
             let key = try request.configKey()
             let index = await request.backend.appliedIndex()
             let config = try await request.backend.config(key)
-            return try .json(config, index: index, version: config.version)
+            return .json(config, index: index, version: config.version)
         },
-        Route(.put, "/v1/configs/{name...}", body: .json) { request in
+        Route(.put, "/v1/configs/{name...}", body: .json, endsByItself: true) { request in
             let key = try request.configKey(), condition = try request.condition()
             let body = try request.json(PutConfigRequest.self)
             try Validation.configData(body.data)
             let written = try await request.backend.putConfig(key, body.data, condition)
-            return try .json(written.value, index: written.index, version: written.value.version)
+            return .json(written.value, index: written.index, version: written.value.version)
         },
-        Route(.delete, "/v1/configs/{name...}") { request in
+        Route(.delete, "/v1/configs/{name...}", endsByItself: true) { request in
             let key = try request.configKey(), condition = try request.condition()
             return APIReply(.noContent, index: try await request.backend.deleteConfig(key, condition))
         },

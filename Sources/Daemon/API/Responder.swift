@@ -23,17 +23,14 @@ struct Responder: Sendable {
     func respond(_ request: Request, _ writer: consuming ResponseWriter, _ channel: any Channel) async throws {
         let started = NIODeadline.now()
         let id = Self.requestID(request.headers[.requestID])
-        var logger = logger
-        logger[metadataKey: "request"] = "\(id)"
-
         var body: BodyReader?
         var reply: APIReply
         do {
-            reply = try await answer(request, id, &body, writer, channel, started, logger)
+            reply = try await answer(request, id, &body, writer, channel, started)
         } catch let broken as BodyReader.Broken {
             throw broken.cause
         } catch {
-            var problem = Problem.from(error, logger: logger)
+            var problem = Problem.from(error, logger: named(id))
             problem.requestId = id
             reply = .problem(problem)
             if let allow = (error as? RouteFault)?.allow { reply.headers[.allow] = allow }
@@ -44,15 +41,22 @@ struct Responder: Sendable {
         logger.debug(
             "request answered",
             metadata: [
-                "method": "\(request.method.rawValue)", "path": "\(request.uri.path)",
+                "request": "\(id)", "method": "\(request.method.rawValue)", "path": "\(request.uri.path)",
                 "status": "\(reply.status.code)", "microseconds": "\(micros)",
             ])
-        try await write(reply, request, &body, writer, channel, logger)
+        try await write(reply, request, id, &body, writer, channel)
+    }
+
+    /// The log with the request's id. Made when there is something to say: most requests say nothing.
+    private func named(_ id: String) -> Logger {
+        var logger = logger
+        logger[metadataKey: "request"] = "\(id)"
+        return logger
     }
 
     private func answer(
         _ request: Request, _ id: String, _ body: inout BodyReader?, _ writer: borrowing ResponseWriter,
-        _ channel: any Channel, _ started: NIODeadline, _ logger: Logger
+        _ channel: any Channel, _ started: NIODeadline
     ) async throws -> APIReply {
         let (route, names) = try routes.find(request.method, path: request.uri.path)
         var context = try APIRequest(
@@ -82,22 +86,27 @@ struct Responder: Sendable {
         let result: Result<APIReply, any Error>
         do {
             result = .success(
-                try await withDeadline(deadline, drain: limits.drain, on: channel.eventLoop) {
-                    if let standard = route.reads {
-                        try await ready.backend.readBarrier(ready.consistency ?? standard)
-                    }
-                    return try await RequestIdentity.$current.withValue(identity) { try await route.handler(ready) }
-                })
+                try await route.endsByItself
+                    ? run(route, ready, identity)
+                    : withDeadline(deadline, drain: limits.drain, on: channel.eventLoop) {
+                        try await run(route, ready, identity)
+                    })
         } catch {
             result = .failure(error)
         }
-        if let archive = ready.archive { await spool.remove(archive, logger: logger) }
+        if let archive = ready.archive { await spool.remove(archive, logger: named(id)) }
         return try result.get()
     }
 
+    private func run(_ route: Route, _ request: APIRequest, _ identity: String?) async throws -> APIReply {
+        if let standard = route.reads { try await request.backend.readBarrier(request.consistency ?? standard) }
+        guard let identity else { return try await route.handler(request) }
+        return try await RequestIdentity.$current.withValue(identity) { try await route.handler(request) }
+    }
+
     private func write(
-        _ reply: APIReply, _ request: Request, _ body: inout BodyReader?, _ writer: consuming ResponseWriter,
-        _ channel: any Channel, _ logger: Logger
+        _ reply: APIReply, _ request: Request, _ id: String, _ body: inout BodyReader?,
+        _ writer: consuming ResponseWriter, _ channel: any Channel
     ) async throws {
         var reply = reply
         if request.method == .head {
@@ -112,7 +121,7 @@ struct Responder: Sendable {
             do {
                 try await BodyStream(source: source, limits: limits).send(to: bodyWriter, of: request, on: channel)
             } catch {
-                logger.debug("stream ended early", metadata: ["error": "\(error)"])
+                logger.debug("stream ended early", metadata: ["request": "\(id)", "error": "\(error)"])
                 throw error
             }
             return
@@ -132,10 +141,13 @@ struct Responder: Sendable {
             if request.method != .head, reply.status != .noContent { reply.headers[.contentLength] = "0" }
             try await writer.writeResponse(HTTPResponse(status: reply.status, headerFields: reply.headers))
         }
-        let timer = channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
-        defer { timer.cancel() }
-        do { try await reader.discard(upTo: Self.discardBytesMax) } catch { throw ConnectionEnds() }
-        if closes || !reader.isEnded { throw ConnectionEnds() }
+        // Without a body there is nothing in the way of the next request.
+        if reader.hasBody, !reader.isEnded {
+            let timer = channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
+            defer { timer.cancel() }
+            do { try await reader.discard(upTo: Self.discardBytesMax) } catch { throw ConnectionEnds() }
+        }
+        if closes || (reader.hasBody && !reader.isEnded) { throw ConnectionEnds() }
     }
 
     /// The client's, when it is one that can stand in a log, else a new one.

@@ -28,18 +28,21 @@ struct Route: Sendable {
     var isImageWork: Bool
     /// How current the state must be that the handler reads, unless the request says otherwise; nil when it reads none.
     var reads: ReadConsistency?
+    /// Every wait of the handler has a bound of its own, so that no other has to be watched.
+    var endsByItself: Bool
     var handler: @Sendable (APIRequest) async throws -> APIReply
 
     /// - Parameter pattern: `/v1/apps/{name}/logs`; `{name...}` takes the rest of the path.
     init(
         _ method: HTTPRequest.Method, _ pattern: String, body: Body = .none, isImageWork: Bool = false,
-        reads: ReadConsistency? = nil,
+        endsByItself: Bool = false, reads: ReadConsistency? = nil,
         handler: @escaping @Sendable (APIRequest) async throws -> APIReply
     ) {
         self.method = method
         self.body = body
         self.isImageWork = isImageWork
         self.reads = reads
+        self.endsByItself = endsByItself
         self.handler = handler
         parts = pattern.split(separator: "/").map { part in
             guard part.hasPrefix("{") else { return .text(String(part)) }

@@ -5,6 +5,7 @@ internal import Logging
 internal import Model
 internal import NIOCore
 internal import NIOPosix
+internal import Orchestrator
 
 /// Uploaded archives, for as long as their request lasts.
 ///
@@ -119,6 +120,8 @@ struct Spool: Sendable {
 
 /// 12 characters nobody had before.
 func newID() -> String {
-    var random = SystemRandomNumberGenerator()
+    // One question to the kernel, not one per character.
+    var system = SystemRandomNumberGenerator()
+    var random = SplitMix64(seed: system.next())
     return IdentifierMaker.make(using: &random)
 }

@@ -41,11 +41,18 @@ final class ConsensusOwner: @unchecked Sendable {
     }
 
     static let tickMilliseconds: Int64 = 50
+    /// How long proposals wait at most for the batch before them to be committed, so that many share one write, one message
+    /// to each member and one transaction. One client alone never waits: nothing is before it.
+    static let gatherMilliseconds: Int64 = 4
     /// Inputs waiting for the core. Beyond it messages are dropped and proposals refused.
     static let inboxMax = 20_000
 
     private var raft: RaftNode
     private var nextTick: Int64 = 0
+    /// Proposals for the next batch.
+    private var gathered: [Proposal] = []
+    /// Until then they wait for the batch before them.
+    private var gatherUntil: Int64 = 0
     private let mailbox = Mailbox<Input>()
     private let shared: Mutex<Status>
     private let ended = Signal()
@@ -76,7 +83,10 @@ final class ConsensusOwner: @unchecked Sendable {
         ended.wait(seconds: 5)
     }
 
-    func put(_ input: Input) { mailbox.put(input) }
+    func put(_ input: Input) {
+        if case .propose = input { return mailbox.put(input, canWait: true) }
+        mailbox.put(input)
+    }
 
     /// From another member; dropped when this one cannot keep up.
     func receive(_ messages: [Message]) {
@@ -99,9 +109,12 @@ final class ConsensusOwner: @unchecked Sendable {
         guard let sinks = sinks.withLock({ $0 }) else { return }
         do {
             while true {
-                var (inputs, isClosed) = mailbox.take(waitMilliseconds: nextTick - Clock.monotonic())
+                var now = Clock.monotonic()
+                let gathers = gathers(now: now)
+                var (inputs, isClosed) = mailbox.take(
+                    waitMilliseconds: (gathers ? min(nextTick, gatherUntil) : nextTick) - now, isPatient: gathers)
                 if isClosed, inputs.isEmpty { return }
-                let now = Clock.monotonic()
+                now = Clock.monotonic()
                 if now >= nextTick {
                     // A machine that slept or stopped sends one tick for all it missed: silence it did not hear is no
                     // reason for an election.
@@ -109,23 +122,37 @@ final class ConsensusOwner: @unchecked Sendable {
                     nextTick = now + Self.tickMilliseconds
                     proposals.expire(now: now)
                 }
-                guard !inputs.isEmpty else { continue }
-                stamp(&inputs)
-                try carryOut(raft.step(inputs), sinks)
+                gather(&inputs)
+                if !inputs.isEmpty { try carryOut(raft.step(inputs), sinks) }
+                guard !gathered.isEmpty, !self.gathers(now: now) else { continue }
+                gatherUntil = now + Self.gatherMilliseconds
+                stamp()
+                let batch = gathered
+                gathered = []
+                try carryOut(raft.step([.propose(batch)]), sinks)
             }
         } catch {
             sinks.fail(DaemonError("the log takes no more: \(error.message)", hint: error.hint))
         }
     }
 
-    /// The leader's time counts, whoever proposed.
-    private func stamp(_ inputs: inout [Input]) {
-        let now = Clock.now()
-        for index in inputs.indices {
-            guard case .propose(var proposals) = inputs[index] else { continue }
-            for place in proposals.indices { Command.stamp(&proposals[place].payload, at: now) }
-            inputs[index] = .propose(proposals)
+    /// A batch of this leader is on its way and not for long.
+    private func gathers(now: Int64) -> Bool {
+        now < gatherUntil && raft.isLeader && raft.commitIndex < raft.lastPosition.index
+    }
+
+    private func gather(_ inputs: inout [Input]) {
+        inputs.removeAll { input in
+            guard case .propose(let proposals) = input else { return false }
+            gathered += proposals
+            return true
         }
+    }
+
+    /// The leader's time counts, whoever proposed.
+    private func stamp() {
+        let now = Clock.now()
+        for place in gathered.indices { Command.stamp(&gathered[place].payload, at: now) }
     }
 
     private func carryOut(_ output: Output, _ sinks: Sinks) throws(LogError) {

@@ -65,9 +65,13 @@ final class CoreOwner: Sendable {
 
     /// Reports of the log's thread, which exists before its owner does.
     private final class Relay: Sendable {
-        private let sink = Mutex<(@Sendable (LogWriter.Report) -> Void)?>(nil)
-        func connect(_ body: @escaping @Sendable (LogWriter.Report) -> Void) { sink.withLock { $0 = body } }
-        func report(_ report: LogWriter.Report) { sink.withLock { $0 }?(report) }
+        /// A bare closure in a Mutex is wrapped once more on every access, without end.
+        private struct Sink { var report: @Sendable (LogWriter.Report) -> Void }
+        private let sink = Mutex<Sink?>(nil)
+        func connect(_ body: @escaping @Sendable (LogWriter.Report) -> Void) {
+            sink.withLock { $0 = Sink(report: body) }
+        }
+        func report(_ report: LogWriter.Report) { sink.withLock { $0 }?.report(report) }
     }
 
     /// Opens log and snapshots and puts the core on what it finds; finishes what a crash interrupted.

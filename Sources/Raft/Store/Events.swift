@@ -133,12 +133,15 @@ extension StateEvent {
     }
 
     func insert(into db: Database) throws {
-        try db.run(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                Int64(bitPattern: index), sub, kind.rawValue, namespace, name, change.rawValue,
-                Int64(bitPattern: version),
-            ])
+        var statement = try HotStatement(db, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)")
+        statement.bind(Int64(bitPattern: index))
+        statement.bind(Int64(sub))
+        statement.bind(kind.rawValue)
+        statement.bind(namespace)
+        statement.bind(name)
+        statement.bind(change.rawValue)
+        statement.bind(Int64(bitPattern: version))
+        _ = try statement.run()
     }
 }
 

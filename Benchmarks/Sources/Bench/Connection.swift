@@ -1,30 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
 
-/// A connection over a Unix socket, with a deadline on every read.
-final class UnixSocket {
+/// A connection to a program of this machine, with a deadline on every read.
+final class Connection {
     private let descriptor: Int32
     private var buffer: [UInt8] = []
 
-    init?(_ path: String) {
-        descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    /// Over a Unix socket.
+    convenience init?(_ path: String) { self.init(unix: path, seconds: 30) }
+
+    init?(unix path: String, seconds: Int) {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8.prefix(107))) }
-        var limit = timeval(tv_sec: 30, tv_usec: 0)
-        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        let status = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-            }
-        }
-        guard descriptor >= 0, status == 0 else {
-            close(descriptor)
-            return nil
-        }
+        descriptor = Self.open(AF_UNIX, address, seconds: seconds)
+        if descriptor < 0 { return nil }
     }
 
-    deinit { close(descriptor) }
+    /// Over TCP, on loopback.
+    init?(port: UInt16, seconds: Int) {
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = port.bigEndian
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        descriptor = Self.open(AF_INET, address, seconds: seconds)
+        if descriptor < 0 { return nil }
+        var on: Int32 = 1
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+    }
+
+    private static func open<Address>(_ family: Int32, _ address: Address, seconds: Int) -> Int32 {
+        let descriptor = socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { return -1 }
+        var limit = timeval(tv_sec: seconds, tv_usec: 0)
+        setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        let status = withUnsafePointer(to: address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<Address>.size))
+            }
+        }
+        guard status == 0 else {
+            close(descriptor)
+            return -1
+        }
+        return descriptor
+    }
+
+    deinit { if descriptor >= 0 { close(descriptor) } }
 
     func write(_ bytes: [UInt8]) throws {
         var sent = 0
@@ -62,7 +84,7 @@ final class UnixSocket {
     }
 }
 
-extension UnixSocket {
+extension Connection {
     /// One HTTP/1.1 exchange on the open connection.
     func exchange(_ method: String, _ path: String, _ body: String? = nil) throws -> (status: Int, body: Data) {
         var text = "\(method) \(path) HTTP/1.1\r\nHost: localhost\r\n"

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import GRDB
+internal import GRDBSQLite
+
+/// A statement that writes, run thousands of times a second: bound and stepped by SQLite itself.
+///
+/// GRDB makes an array of values, checks it against the statement and copies each text twice, which takes longer than
+/// SQLite needs. Of GRDB's own the connection, the transaction and the cache of compiled statements stay.
+struct HotStatement: ~Copyable {
+    private let db: Database
+    private let sql: String
+    private let handle: SQLiteStatement
+    private var bound: Int32 = 0
+    private var status = SQLITE_OK
+
+    /// - Parameter sql: belongs to one place of the code alone, as its statement is shared by all who name it.
+    init(_ db: Database, _ sql: String) throws {
+        self.db = db
+        self.sql = sql
+        handle = try db.cachedStatement(sql: sql).sqliteStatement
+    }
+
+    /// Values are bound in the order of the statement's question marks.
+    mutating func bind(_ number: Int64) {
+        bound += 1
+        note(sqlite3_bind_int64(handle, bound, number))
+    }
+
+    mutating func bind(_ text: String) {
+        bound += 1
+        var text = text
+        let result = text.withUTF8 { utf8 in
+            // Without an address SQLite would bind NULL.
+            guard let start = utf8.baseAddress else { return sqlite3_bind_text(handle, bound, "", 0, Self.copied) }
+            return start.withMemoryRebound(to: CChar.self, capacity: utf8.count) {
+                sqlite3_bind_text(handle, bound, $0, Int32(utf8.count), Self.copied)
+            }
+        }
+        note(result)
+    }
+
+    /// - Returns: rows changed.
+    /// - Throws: `DatabaseError`.
+    consuming func run() throws -> Int {
+        precondition(bound == sqlite3_bind_parameter_count(handle), "\(bound) values for: \(sql)")
+        if status == SQLITE_OK {
+            let result = sqlite3_step(handle)
+            // The reset repeats the step's error with its details.
+            status = sqlite3_reset(handle)
+            if status == SQLITE_OK, result != SQLITE_DONE { status = SQLITE_MISUSE }
+        }
+        // What was bound is not kept for the next to use.
+        sqlite3_clear_bindings(handle)
+        guard status == SQLITE_OK else {
+            throw DatabaseError(
+                resultCode: ResultCode(rawValue: status), message: db.lastErrorMessage, sql: sql)
+        }
+        return Int(sqlite3_changes(db.sqliteConnection))
+    }
+
+    private mutating func note(_ result: Int32) {
+        if status == SQLITE_OK { status = result }
+    }
+
+    /// SQLITE_TRANSIENT: SQLite takes a copy at once. The macro is a cast that Swift does not import.
+    private static var copied: sqlite3_destructor_type { unsafeBitCast(-1, to: sqlite3_destructor_type.self) }
+}
