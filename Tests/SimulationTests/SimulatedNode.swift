@@ -217,9 +217,9 @@ final class SimulatedNode {
         case .propose(let proposals): schedule(.consensus(.propose(proposals)), after: 0...1)
         case .applied(let entries):
             for entry in entries {
-                guard let accepted = placed.removeValue(forKey: entry.position.index), let outcome = entry.outcome
+                guard let accepted = placed.removeValue(forKey: entry.position.index), let result = entry.result
                 else { continue }
-                replies[accepted.token] = .success(Applied(index: entry.position.index, outcome: outcome))
+                replies[accepted.token] = .success(result)
             }
             if let last = entries.last { try feed(Input.applied(last.position.index)) }
         case .perform(let action): perform(action)
@@ -228,7 +228,7 @@ final class SimulatedNode {
             self.balancing = balancing
             programmed = balancing
             schedule(.event(.programmed(balancing.index)), after: 0...10)
-        case .placement, .caughtUp, .checkpoint: break
+        case .placement, .caughtUp, .checkpoint, .compare: break
         case .halt(let message): throw Halted(message: message)
         }
     }
