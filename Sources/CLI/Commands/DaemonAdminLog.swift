@@ -213,7 +213,7 @@ private enum AdminLog {
     private static func paint(_ state: String) -> Paint {
         switch state {
         case "spare", "void": .dim
-        case "unread": .bad
+        case "damaged", "unread": .bad
         default: .plain
         }
     }

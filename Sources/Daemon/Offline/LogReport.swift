@@ -22,7 +22,7 @@ public struct LogReport: Encodable, Sendable {
     public struct Segment: Encodable, Sendable {
         public var sequence: UInt64
         public var file: String
-        /// sealed, open, spare, void (superseded by a reset) or unread (beyond damage).
+        /// sealed, open, spare, void (superseded by a reset), damaged or unread (beyond the damage).
         public var state: String
         public var bytes: Int
         public var usedBytes: Int

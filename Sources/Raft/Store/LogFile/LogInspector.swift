@@ -19,6 +19,7 @@ public struct LogInspection: Sendable {
             case spare
             /// Superseded by a reset, removed when the log is opened.
             case void
+            case damaged
             /// Beyond the damage.
             case unread
         }
@@ -187,6 +188,9 @@ private final class Tally {
             if sequence == scan.open?.sequence { found.segments[index].state = .open }
             if sequence == scan.spare?.sequence { found.segments[index].state = .spare }
             if scan.voided.contains(sequence) { found.segments[index].state = .void }
+            if case .damaged(let place) = found.verdict, place.segment == sequence {
+                found.segments[index].state = .damaged
+            }
         }
         found.recovered = scan.map.map { LogFile.Recovered($0, cutTornTail: scan.torn != nil) }
         found.records = Array(lines.suffix(recordsMax))
