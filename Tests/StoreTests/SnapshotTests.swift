@@ -388,8 +388,19 @@ import Testing
         _ = try transfer(first, from: source, to: target, chunks: 2)
         _ = try state.apply([Self.input(41)])
         let second = try source.take(from: state, at: now)
+        let late = try SnapshotReceiver(first, into: target, clusterID: nil)
         #expect(try transfer(second, from: source, to: target, chunks: 0).offset == 0)
-        #expect(try transfer(second, from: source, to: target).finish() == second)
+        // The one before goes on, to no avail.
+        let reader = try source.reader(of: first.name)
+        while let chunk = try reader.chunk(at: late.offset) { try late.write(chunk) }
+        #expect(code { _ = try late.finish() } == .outOfOrder)
+        let receiver = try transfer(second, from: source, to: target)
+        #expect(try receiver.finish() == second)
+        // The answer was lost: it is asked for once more.
+        let again = try SnapshotReceiver(second, into: target, clusterID: nil)
+        #expect(again.isComplete)
+        #expect(try again.finish() == second)
+        #expect(target.snapshots == [second])
     }
 
     @Test func `every kind of damage is refused by name and leaves nothing behind`() throws {

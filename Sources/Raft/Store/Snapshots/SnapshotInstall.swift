@@ -24,12 +24,12 @@ extension StateMachine {
     /// the new one, and a crash leaves the old one or the new one. Every connection stays valid; SQLite copies the pages
     /// through its write-ahead log, so none of the old state's can ever be replayed onto the new one.
     ///
-    /// Blocks apply. Nothing is done when the state is exactly there already.
+    /// Blocks apply for as long as the snapshot is written.
     /// - Returns: where the state stands.
     /// - Throws: `SnapshotError`; the state is as it was then.
     @discardableResult
     public func install(_ snapshot: SnapshotManifest, from store: SnapshotStore) throws(SnapshotError) -> SnapshotMeta {
-        try store.verify(snapshot)
+        try store.verifyOnce(snapshot)
         return try snapshotCall(snapshot.name) { try install(file: store.file(of: snapshot)) }
     }
 

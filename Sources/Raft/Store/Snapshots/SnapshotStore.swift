@@ -20,6 +20,8 @@ public final class SnapshotStore: Sendable {
         var snapshots: [SnapshotManifest] = []
         /// Readers by name: their files stay.
         var pins: [String: Int] = [:]
+        /// Names of those read whole by this process since they were received.
+        var verified: Set<String> = []
     }
 
     /// Names of files that are not a snapshot's own.
@@ -120,7 +122,7 @@ public final class SnapshotStore: Sendable {
     }
 
     /// Makes a complete and durable file a snapshot, then drops those no longer needed.
-    func adopt(_ file: String, _ manifest: SnapshotManifest) throws {
+    func adopt(_ file: String, _ manifest: SnapshotManifest, isVerified: Bool = false) throws {
         try directory.rename(file, to: Name.data(manifest.name))
         // The name of the data is durable before a manifest speaks of it.
         try directory.sync()
@@ -128,6 +130,7 @@ public final class SnapshotStore: Sendable {
         contents.withLock { contents in
             contents.snapshots.removeAll { $0.name == manifest.name }
             contents.snapshots.append(manifest)
+            if isVerified { contents.verified.insert(manifest.name) }
             contents.snapshots.sort { ($0.position.index, $0.createdAt) < ($1.position.index, $1.createdAt) }
         }
         try prune()
@@ -148,6 +151,7 @@ public final class SnapshotStore: Sendable {
             let old = contents.snapshots.dropLast(Self.kept)
             let surplus = old.filter { contents.pins[$0.name] == nil && $0.name != marked }
             contents.snapshots.removeAll { surplus.contains($0) }
+            contents.verified.subtract(surplus.map(\.name))
             return surplus
         }
         for snapshot in surplus {
@@ -202,6 +206,12 @@ public final class SnapshotStore: Sendable {
     public func verify(_ snapshot: SnapshotManifest) throws(SnapshotError) {
         let storage = try snapshotCall(path) { try directory.open(Name.data(snapshot.name)) }
         try SnapshotFile.verify(storage, path: file(of: snapshot), snapshot)
+    }
+
+    /// As `verify`, but once for what was received.
+    func verifyOnce(_ snapshot: SnapshotManifest) throws(SnapshotError) {
+        if contents.withLock({ $0.verified.contains(snapshot.name) }) { return }
+        try verify(snapshot)
     }
 
     // MARK: - Putting in force
