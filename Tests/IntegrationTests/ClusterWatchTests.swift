@@ -11,17 +11,19 @@ extension Clusters {
                     EventFollower(cluster, after: start, seed: random.seed &+ UInt64(number))
                 }
                 for follower in followers { follower.follow() }
-                for round in 1...rounds(4) {
+                for round in 1...rounds(6) {
                     let leader = try await cluster.waitLeader()
+                    // Leaders, and members that a follower listens to.
+                    let victim = round <= 2 ? leader : followers[round % 3].member ?? leader
                     if round % 2 == 1 {
-                        print("round \(round): kill -9 of \(TestCluster.name(leader))")
-                        try await cluster.kill9(leader)
+                        print("round \(round): kill -9 of \(TestCluster.name(victim))")
+                        try await cluster.kill9(victim)
                     } else {
-                        print("round \(round): \(TestCluster.name(leader)) stops")
-                        try await cluster.members[leader].stop()
+                        print("round \(round): \(TestCluster.name(victim)) stops")
+                        try await cluster.members[victim].stop()
                     }
                     try await load.waitProgress(50)
-                    try await cluster.start([leader])
+                    try await cluster.start([victim])
                     try await load.waitProgress(50)
                 }
                 try await load.stop()
@@ -35,6 +37,7 @@ extension Clusters {
                     try await follower.stop()
                     #expect(follower.faults.isEmpty, "\(follower.faults.prefix(5))")
                 }
+                #expect(followers.map(\.connections).reduce(0, +) > followers.count, "nobody had to resume")
                 // One that reads all of it afterwards sees the same as those that lived through it.
                 let late = EventFollower(cluster, after: start, seed: random.seed)
                 late.follow()

@@ -21,6 +21,8 @@ public final class EventFollower: Sendable {
         var connections = 0
         /// The place the stream is known to have come to, by events and bookmarks.
         var place = 0
+        /// Whom it listens to.
+        var member: Int?
         var hasEnded = false
     }
 
@@ -42,6 +44,7 @@ public final class EventFollower: Sendable {
     public var events: [Event] { record.withLock { $0.events } }
     public var faults: [String] { record.withLock { $0.faults } }
     public var connections: Int { record.withLock { $0.connections } }
+    public var member: Int? { record.withLock { $0.member } }
     public var place: Int { record.withLock { $0.place } }
 
     public func stop() async throws {
@@ -53,17 +56,20 @@ public final class EventFollower: Sendable {
         var random = TestRandom(seed: seed)
         var last = "\(start)"
         while !ended.withLock({ $0 }) {
-            let socket = sockets[Int.random(in: 0..<sockets.count, using: &random)]
+            let member = Int.random(in: 0..<sockets.count, using: &random)
             do throws(HTTPFault) {
                 // Bookmarks come every few seconds: silence beyond that is a dead member.
-                let connection = try HTTPConnection(socket: socket, timeout: .seconds(8))
+                let connection = try HTTPConnection(socket: sockets[member], timeout: .seconds(8))
                 let reply = try connection.stream("/v1/events?kind=config", headers: [("Last-Event-ID", last)])
                 guard reply.status == 200 else {
                     if reply.status / 100 == 4 { fault("\(reply.status) after \(last)") }
                     Thread.sleep(forTimeInterval: 0.02)
                     continue
                 }
-                record.withLock { $0.connections += 1 }
+                record.withLock {
+                    $0.connections += 1
+                    $0.member = member
+                }
                 try read(connection, &last)
             } catch { Thread.sleep(forTimeInterval: 0.01) }
         }
