@@ -8,7 +8,7 @@ import Testing
 @Suite struct APIErrorTests {
     @Test(arguments: [
         ("GET", "/nothing", "", 404, Problem.Code.notFound, "`/nothing`"),
-        ("GET", "/", "", 404, .notFound, "nothing at"), ("GET", "/v1/events", "", 404, .notFound, "nothing at"),
+        ("GET", "/", "", 404, .notFound, "nothing at"),
         ("GET", "/v1/apps/gone", "", 404, .notFound, "`gone`"),
         ("POST", "/v1/apps", "", 405, .methodNotAllowed, "POST"),
         ("PATCH", "/v1/apps/web", "{}", 405, .methodNotAllowed, "PATCH"),
