@@ -20,13 +20,6 @@ final class NodeIdentity: Sendable {
         "it may have forgotten votes and acknowledgements, so it must not go on under its id: give the machine an empty "
         + "data directory and a new member id; the other members have everything"
 
-    private struct File: Codable {
-        var id: NodeID
-        var name: String
-        var clusterId: String
-        var memberId: MemberID
-    }
-
     /// Takes the lock and reads or makes the identity.
     /// - Parameter peers: the cluster this node is to belong to; nil for a node that makes one of its own.
     /// - Throws: `DaemonError` when another daemon holds the directory, it cannot be used, or it is another node's.
@@ -52,17 +45,14 @@ final class NodeIdentity: Sendable {
                 "the data directory `\(dataDirectory)` is in quarantine: \(String(decoding: reason, as: UTF8.self))",
                 hint: Self.replacement)
         }
-        let path = dataDirectory + "/node.json"
-        if let data = FileManager.default.contents(atPath: path) {
-            do {
-                let file = try JSON.decode(File.self, from: data)
-                id = file.id
-                name = file.name
-                clusterID = file.clusterId
-                member = file.memberId
-            } catch {
-                throw DaemonError("`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
-            }
+        try NodeDirectory.refuseUnfinished(dataDirectory)
+        if FileManager.default.fileExists(atPath: "\(dataDirectory)/\(NodeFile.fileName)") {
+            let file: NodeFile
+            do { file = try NodeFile.read(dataDirectory) } catch { throw DaemonError(error.detail, hint: error.hint) }
+            id = file.id
+            name = file.name
+            clusterID = file.clusterId
+            member = file.memberId
             if let peers { try check(peers, dataDirectory) }
             return
         }
@@ -71,8 +61,7 @@ final class NodeIdentity: Sendable {
         clusterID = peers?.clusterID ?? IdentifierMaker.make(using: &generator)
         member = peers?.own.id ?? UInt64.random(in: 1...UInt64(Int64.max), using: &generator)
         name = peers?.own.name ?? Self.label(wanted ?? Self.hostName())
-        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID, memberId: member), pretty: true)
-        try DurableFile.write(data, to: path)
+        try NodeFile(id: id, name: name, clusterId: clusterID, memberId: member).write(dataDirectory)
     }
 
     /// A directory says whose it is; taking it for another node's would mix two histories.
@@ -105,7 +94,7 @@ final class NodeIdentity: Sendable {
     }
 
     /// A name as one DNS label.
-    private static func label(_ text: String) -> String {
+    static func label(_ text: String) -> String {
         let short = text.split(separator: ".").first.map(String.init) ?? ""
         let mapped = short.lowercased().map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" }
         let trimmed = String(mapped).split(separator: "-").joined(separator: "-")
