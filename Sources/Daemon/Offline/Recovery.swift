@@ -96,6 +96,11 @@ private struct Survivor {
                 hint: "run that again first")
         }
         identity = try NodeFile.read(directory.path)
+        if FileManager.default.fileExists(atPath: "\(directory.path)/\(NodeIdentity.markName)") {
+            throw Problem(
+                .conflict, "`\(directory.path)` is in quarantine: it may have forgotten what it promised",
+                hint: "choose another survivor, or restore a snapshot: hivemind cluster snapshot restore FILE")
+        }
         do {
             state = try StateMachine(path: directory.path + "/state.sqlite")
             let store = try SnapshotStore(path: directory.path + "/snapshots")
