@@ -48,7 +48,9 @@ public enum DaemonMain {
                 seed: generator.next(), log: log)
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }
-            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged { throw try identity.quarantine(damage) }
+            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged {
+                throw try identity.quarantine(damage)
+            }
             throw error
         }
         let rooms = try await starting
@@ -109,7 +111,9 @@ public enum DaemonMain {
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-            .init(service: api), .init(service: CoreService(
+            .init(service: api),
+            .init(
+                service: CoreService(
                     core: core, transport: transport, compareInterval: configuration.compareInterval)),
         ]
         if let transport { services.insert(.init(service: transport), at: 0) }

@@ -25,7 +25,8 @@ import Testing
             let log = try LogFile(directory: try POSIXLogDirectory(path: path + "/log"), minimumIndex: 0)
             let cluster = InitializeCluster(clusterID: "oldcluster", ranges: .standard)
             let row = NodeRow(
-                id: "nodea", name: "alpha", address: "192.0.2.1", subnet: IPv4Subnet("10.210.0.0/24") ?? .init(IPv4Address(value: 0), prefix: 24),
+                id: "nodea", name: "alpha", address: "192.0.2.1",
+                subnet: IPv4Subnet("10.210.0.0/24") ?? .init(IPv4Address(value: 0), prefix: 24),
                 role: "voter", state: "ready", labels: [:], cpuMillis: 1000, memoryBytes: 1 << 30, version: "0.1.0")
             var changes: [Change] = [.initializeCluster(cluster), .putNode(row)]
             for number in 0..<commands {
@@ -42,7 +43,8 @@ import Testing
                 let entry = Entry(index: index, term: 4, kind: .command, payload: try command.encoded())
                 try log.append(
                     Write(
-                        hardState: HardState(term: 4, vote: 22, commit: UInt64(min(offset, certain))), entries: [entry]))
+                        hardState: HardState(term: 4, vote: 22, commit: UInt64(min(offset, certain))), entries: [entry])
+                )
                 try log.sync()
                 if offset < certain {
                     _ = try state.apply([try StateMachine.Input(entry)])
@@ -71,7 +73,8 @@ import Testing
             try NodeDirectory.refuseUnfinished(path)
             let state = try StateMachine(path: path + "/state.sqlite")
             let meta = try state.read { try $0.meta() }
-            let log = try LogFile(directory: try POSIXLogDirectory(path: path + "/log"), minimumIndex: meta.appliedIndex)
+            let log = try LogFile(
+                directory: try POSIXLogDirectory(path: path + "/log"), minimumIndex: meta.appliedIndex)
             configuration = log.recovered.configurations.last ?? meta.configuration
             hardState = log.hardState
             last = log.extent.last
@@ -101,7 +104,9 @@ import Testing
             let report = try Recovery.recover(dataDirectory: node.path)
             let result = try #require(report.result)
             let after = try Found(node.path)
-            #expect(after.configuration == ConfigurationPoint(index: 23, membership: Membership(voters: [11], removed: [22, 33])))
+            #expect(
+                after.configuration
+                    == ConfigurationPoint(index: 23, membership: Membership(voters: [11], removed: [22, 33])))
             #expect(after.last == LogPosition(index: 23, term: 1004))
             #expect(after.hardState == HardState(term: 1004, vote: nil, commit: 23))
             #expect(after.cluster == result.clusterId && after.cluster != "oldcluster")
@@ -126,7 +131,9 @@ import Testing
             func take(_ names: [String], isDone: Bool) throws {
                 for name in names {
                     let source = "\(isDone ? node.path : result.backup)/\(name)"
-                    if files.fileExists(atPath: source) { try files.copyItem(atPath: source, toPath: "\(half)/\(name)") }
+                    if files.fileExists(atPath: source) {
+                        try files.copyItem(atPath: source, toPath: "\(half)/\(name)")
+                    }
                 }
             }
             // Opened to be looked at since, `wanted` was applied: the state is that of the daemon's first start.
@@ -182,7 +189,10 @@ import Testing
             try file.close()
             let problem = try refusal(damaged.path)
             #expect(problem.code == .conflict && problem.detail.contains("damaged"))
-            #expect(try FileManager.default.contentsOfDirectory(atPath: damaged.path).allSatisfy { !$0.hasPrefix("before-") })
+            #expect(
+                try FileManager.default.contentsOfDirectory(atPath: damaged.path).allSatisfy {
+                    !$0.hasPrefix("before-")
+                })
         }
     }
 
@@ -197,7 +207,8 @@ import Testing
         try FileManager.default.createDirectory(atPath: away, withIntermediateDirectories: true)
         for ending in ["sqlite", "manifest"] {
             try FileManager.default.copyItem(
-                atPath: "\(node.path)/snapshots/\(manifest.name).\(ending)", toPath: "\(away)/\(manifest.name).\(ending)")
+                atPath: "\(node.path)/snapshots/\(manifest.name).\(ending)",
+                toPath: "\(away)/\(manifest.name).\(ending)")
         }
         return "\(away)/\(manifest.name).sqlite"
     }
@@ -268,7 +279,9 @@ import Testing
             case "absent": file = directory + "/nothing.sqlite"
             default: break
             }
-            if FileManager.default.fileExists(atPath: file), file != manifest { try bytes.write(to: URL(filePath: file)) }
+            if FileManager.default.fileExists(atPath: file), file != manifest {
+                try bytes.write(to: URL(filePath: file))
+            }
             let target = directory + "/new", wanted = what == "other node" ? "omega" : nil
             #expect(throws: (any Error).self) {
                 try Restoration.restore(file: file, dataDirectory: target, node: wanted)
@@ -285,7 +298,9 @@ import Testing
     @Test func `percentiles are of the last minute and never better than it was`() throws {
         let window = LatencyWindow()
         #expect(window.view(now: 1_000_000) == nil)
-        for number in 0..<100 { window.record(microseconds: number < 98 ? 500 : 40_000, now: 1_000_000 + Int64(number)) }
+        for number in 0..<100 {
+            window.record(microseconds: number < 98 ? 500 : 40_000, now: 1_000_000 + Int64(number))
+        }
         let view = try #require(window.view(now: 1_001_000))
         #expect(view.samples == 100)
         #expect((0.5...0.58).contains(view.p50Ms) && (40...46).contains(view.p99Ms))

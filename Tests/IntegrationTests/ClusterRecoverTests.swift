@@ -29,13 +29,16 @@ extension Clusters {
                 }
                 let status = try await survivor.json("cluster", "status")
                 #expect(status["members"].array?.count == 3, "\(status)")
-                let running = try await survivor.cli(["cluster", "recover", "--data-dir", survivor.dataDirectory, "--yes"])
+                let running = try await survivor.cli([
+                    "cluster", "recover", "--data-dir", survivor.dataDirectory, "--yes",
+                ])
                 #expect(running.status == 7 && running.stderr.contains("a daemon uses"), "\(running)")
 
                 try await cluster.kill9(cluster.indices)
                 let look = try await survivor.json(
                     "cluster", "recover", "--dry-run", "--data-dir", survivor.dataDirectory)
-                #expect(look["voters"].array?.count == 3 && look["cluster_id"].string == TestCluster.clusterID, "\(look)")
+                #expect(
+                    look["voters"].array?.count == 3 && look["cluster_id"].string == TestCluster.clusterID, "\(look)")
                 let last = try #require(look["last_index"].int)
                 let unasked = try await survivor.cli(["cluster", "recover", "--data-dir", survivor.dataDirectory])
                 #expect(unasked.status == 2 && unasked.stderr.contains("--yes"), "\(unasked)")
@@ -55,7 +58,8 @@ extension Clusters {
                     let alone = try await survivor.json("cluster", "status")
                     #expect(alone["leader"].string == name && alone["members"].array?.count == 1, "\(alone)")
                     #expect(alone["id"].string == done["result"]["cluster_id"].string)
-                    #expect(try await survivor.api("PUT", "/v1/configs/new", body: "{\"data\": \"x\"}").status / 100 == 2)
+                    #expect(
+                        try await survivor.api("PUT", "/v1/configs/new", body: "{\"data\": \"x\"}").status / 100 == 2)
                     #expect(try await survivor.json("app", "info", "web")["name"].string == "web")
                 }
 

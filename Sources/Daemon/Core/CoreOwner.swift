@@ -97,7 +97,8 @@ final class CoreOwner: Sendable {
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
         let file = try LogFile(
-            directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync), minimumIndex: meta.appliedIndex,
+            directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync),
+            minimumIndex: meta.appliedIndex,
             installing: pending?.position, options: options)
         if pending != nil { try store.endInstall() }
         let recovered = file.recovered
@@ -503,7 +504,9 @@ final class CoreOwner: Sendable {
     }
 
     private func tell(_ digest: StateDigest) async {
-        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else { return }
+        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else {
+            return
+        }
         let request = PeerRequest.digest(index: digest.index, digest.bytes).encoded()
         for other in membership.members where other != member {
             do {

@@ -124,7 +124,8 @@ private struct Survivor {
     }
 
     var configuration: ConfigurationPoint {
-        log.recovered.configurations.last.flatMap { $0.index > meta.configuration.index ? $0 : nil } ?? meta.configuration
+        log.recovered.configurations.last.flatMap { $0.index > meta.configuration.index ? $0 : nil }
+            ?? meta.configuration
     }
 
     func report() -> RecoveryReport {

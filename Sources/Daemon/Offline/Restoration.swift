@@ -64,7 +64,8 @@ public enum Restoration {
         // A snapshot of the old cluster is of no use to the new one.
         try directory.removeTree(directory.path + "/snapshots")
         let identity = NodeFile(
-            id: row?.id ?? NodeID(IdentifierMaker.make(using: &generator)), name: row?.name ?? NodeIdentity.label(NodeIdentity.hostName()),
+            id: row?.id ?? NodeID(IdentifierMaker.make(using: &generator)),
+            name: row?.name ?? NodeIdentity.label(NodeIdentity.hostName()),
             clusterId: plan.clusterId, memberId: member)
         try identity.write(directory.path)
         try directory.finish()
@@ -91,7 +92,8 @@ public enum Restoration {
         else {
             throw Problem(
                 .notFound, "there is no manifest `\(path)`, or it is too large for one",
-                hint: "copy NAME.manifest from beside the snapshot: without it nobody can tell whether the file is whole")
+                hint:
+                    "copy NAME.manifest from beside the snapshot: without it nobody can tell whether the file is whole")
         }
         return try SnapshotManifest(decoding: Array(data))
     }
