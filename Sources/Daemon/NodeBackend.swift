@@ -310,9 +310,22 @@ final class NodeBackend: Backend {
         return StatusView(
             node: identity.name, role: role(of: core.member, status), term: status.term, appliedIndex: index,
             commitIndex: status.commitIndex, leader: leaderName(status), version: BuildInfo.version, runtime: info,
-            apps: apps,
-            tasksRunning: tasks, uptimeSeconds: Int((ContinuousClock.now - startedAt).components.seconds),
+            apps: apps, tasksRunning: tasks,
+            uptimeSeconds: Int((ContinuousClock.now - startedAt).components.seconds),
+            log: LogStatusView(
+                firstIndex: status.consensus.baseIndex + 1, lastIndex: status.consensus.lastIndex,
+                bytes: await logBytes()),
+            fsync: core.fsync.view(now: Clock.monotonic()),
+            snapshot: core.snapshots.store.newest.map { SnapshotView($0, path: core.snapshots.store.file(of: $0)) },
             conditions: conditions)
+    }
+
+    /// Of the log's files. A few calls of the file system, on a thread that may wait for them.
+    private func logBytes() async -> Int64 {
+        let path = core.logDirectory
+        return await withCheckedContinuation { continuation in
+            Thread.spawn { continuation.resume(returning: NodeDirectory.bytes(at: path)) }
+        }
     }
 
     func cluster() async throws -> ClusterView {
@@ -391,11 +404,19 @@ final class NodeBackend: Backend {
         }
     }
 
-    func snapshots() async throws -> ItemList<SnapshotView> { ItemList(items: [], index: core.status.appliedIndex) }
+    func snapshots() async throws -> ItemList<SnapshotView> {
+        let store = core.snapshots.store
+        return ItemList(
+            items: store.snapshots.reversed().map { SnapshotView($0, path: store.file(of: $0)) },
+            index: core.status.appliedIndex)
+    }
 
     func takeSnapshot() async throws -> SnapshotView {
-        throw Problem(
-            .runtimeUnavailable, "this node keeps no snapshots", hint: "copy its data directory while it stands")
+        let worker = core.snapshots
+        return try await worker.run {
+            let manifest = try worker.take()
+            return SnapshotView(manifest, path: worker.store.file(of: manifest))
+        }
     }
 
     // MARK: - Events
@@ -458,8 +479,12 @@ final class NodeBackend: Backend {
     }
 
     func waitForIndex(beyond index: UInt64, limit: Duration) async throws {
-        let end = Clock.monotonic() + Int64(limit / .milliseconds(1))
-        _ = await core.proposals.applied(through: index + 1, deadline: end)
+        let end = Clock.monotonic() + max(0, Int64(limit / .milliseconds(1)))
+        // In slices: whoever waits may have gone.
+        while Clock.monotonic() < end {
+            try Task.checkCancellation()
+            if await core.proposals.applied(through: index + 1, deadline: min(end, Clock.monotonic() + 200)) { return }
+        }
     }
 
     func isReady() async -> Bool { core.status.isCaughtUp && core.status.isAdopted }
@@ -626,6 +651,16 @@ final class NodeBackend: Backend {
             default: .internal
             }
         return Problem(code, reason.message, hint: reason.hint)
+    }
+}
+
+extension SnapshotView {
+    init(_ manifest: SnapshotManifest, path: String) {
+        let digits = Array("0123456789abcdef")
+        self.init(
+            name: manifest.name, index: manifest.position.index, term: manifest.position.term,
+            bytes: Int64(clamping: manifest.bytes), createdAt: manifest.createdAt,
+            sha256: manifest.sha256.map { "\(digits[Int($0 >> 4)])\(digits[Int($0 & 15)])" }.joined(), path: path)
     }
 }
 

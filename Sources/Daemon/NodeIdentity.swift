@@ -16,16 +16,10 @@ final class NodeIdentity: Sendable {
     private let lock: Int32
     /// Its presence keeps this node from ever voting again under its id.
     private let mark: String
+    static let markName = "quarantine"
     private static let replacement =
         "it may have forgotten votes and acknowledgements, so it must not go on under its id: give the machine an empty "
         + "data directory and a new member id; the other members have everything"
-
-    private struct File: Codable {
-        var id: NodeID
-        var name: String
-        var clusterId: String
-        var memberId: MemberID
-    }
 
     /// Takes the lock and reads or makes the identity.
     /// - Parameter peers: the cluster this node is to belong to; nil for a node that makes one of its own.
@@ -36,57 +30,68 @@ final class NodeIdentity: Sendable {
         } catch {
             throw DaemonError("cannot make the data directory `\(dataDirectory)`: \(error)")
         }
-        lock = open(dataDirectory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard lock >= 0 else {
+        let held = open(dataDirectory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard held >= 0 else {
             throw DaemonError("cannot open `\(dataDirectory)/lock`: \(String(cString: strerror(errno)))")
         }
-        guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
-            close(lock)
-            throw DaemonError(
-                "another daemon uses `\(dataDirectory)`",
-                hint: "stop it first, or give this one its own --data-dir and --socket")
+        let file: NodeFile
+        do {
+            guard flock(held, LOCK_EX | LOCK_NB) == 0 else {
+                throw DaemonError(
+                    "another daemon uses `\(dataDirectory)`",
+                    hint: "stop it first, or give this one its own --data-dir and --socket")
+            }
+            file = try Self.readOrMake(dataDirectory, wanted, peers)
+        } catch {
+            close(held)
+            throw error
         }
-        mark = dataDirectory + "/quarantine"
-        if let reason = FileManager.default.contents(atPath: mark) {
+        lock = held
+        mark = "\(dataDirectory)/\(Self.markName)"
+        id = file.id
+        name = file.name
+        clusterID = file.clusterId
+        member = file.memberId
+    }
+
+    private static func readOrMake(
+        _ dataDirectory: String, _ wanted: String?, _ peers: PeerConfiguration?
+    ) throws -> NodeFile {
+        if let reason = FileManager.default.contents(atPath: "\(dataDirectory)/\(markName)") {
             throw DaemonError(
                 "the data directory `\(dataDirectory)` is in quarantine: \(String(decoding: reason, as: UTF8.self))",
-                hint: Self.replacement)
+                hint: replacement)
         }
-        let path = dataDirectory + "/node.json"
-        if let data = FileManager.default.contents(atPath: path) {
-            do {
-                let file = try JSON.decode(File.self, from: data)
-                id = file.id
-                name = file.name
-                clusterID = file.clusterId
-                member = file.memberId
-            } catch {
-                throw DaemonError("`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
-            }
-            if let peers { try check(peers, dataDirectory) }
-            return
+        try NodeDirectory.refuseUnfinished(dataDirectory)
+        if FileManager.default.fileExists(atPath: "\(dataDirectory)/\(NodeFile.fileName)") {
+            let file: NodeFile
+            do { file = try NodeFile.read(dataDirectory) } catch { throw DaemonError(error.detail, hint: error.hint) }
+            if let peers { try check(file, peers, dataDirectory) }
+            return file
         }
         var generator = SystemRandomNumberGenerator()
-        id = NodeID(IdentifierMaker.make(using: &generator))
-        clusterID = peers?.clusterID ?? IdentifierMaker.make(using: &generator)
-        member = peers?.own.id ?? UInt64.random(in: 1...UInt64(Int64.max), using: &generator)
-        name = peers?.own.name ?? Self.label(wanted ?? Self.hostName())
-        let data = try JSON.encode(File(id: id, name: name, clusterId: clusterID, memberId: member), pretty: true)
-        try DurableFile.write(data, to: path)
+        let file = NodeFile(
+            id: NodeID(IdentifierMaker.make(using: &generator)), name: peers?.own.name ?? label(wanted ?? hostName()),
+            clusterId: peers?.clusterID ?? IdentifierMaker.make(using: &generator),
+            memberId: peers?.own.id ?? UInt64.random(in: 1...UInt64(Int64.max), using: &generator))
+        try file.write(dataDirectory)
+        return file
     }
 
     /// A directory says whose it is; taking it for another node's would mix two histories.
-    private func check(_ peers: PeerConfiguration, _ dataDirectory: String) throws(DaemonError) {
-        guard clusterID == peers.clusterID else {
+    private static func check(
+        _ file: NodeFile, _ peers: PeerConfiguration, _ dataDirectory: String
+    ) throws(DaemonError) {
+        guard file.clusterId == peers.clusterID else {
             throw DaemonError(
-                "the data directory `\(dataDirectory)` belongs to cluster `\(clusterID)`, the peer list to "
+                "the data directory `\(dataDirectory)` belongs to cluster `\(file.clusterId)`, the peer list to "
                     + "`\(peers.clusterID)`",
                 hint: "give the node's own --data-dir, or an empty one for a new node")
         }
-        guard member == peers.own.id, name == peers.own.name else {
+        guard file.memberId == peers.own.id, file.name == peers.own.name else {
             throw DaemonError(
-                "the data directory `\(dataDirectory)` belongs to node `\(name)` (member \(member)), the peer list says "
-                    + "`\(peers.own.name)` (member \(peers.own.id))",
+                "the data directory `\(dataDirectory)` belongs to node `\(file.name)` (member \(file.memberId)), the peer "
+                    + "list says `\(peers.own.name)` (member \(peers.own.id))",
                 hint: "give the node's own --data-dir, or an empty one for a new node")
         }
     }
@@ -105,7 +110,7 @@ final class NodeIdentity: Sendable {
     }
 
     /// A name as one DNS label.
-    private static func label(_ text: String) -> String {
+    static func label(_ text: String) -> String {
         let short = text.split(separator: ".").first.map(String.init) ?? ""
         let mapped = short.lowercased().map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" }
         let trimmed = String(mapped).split(separator: "-").joined(separator: "-")

@@ -48,7 +48,9 @@ public enum DaemonMain {
                 seed: generator.next(), log: log)
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }
-            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged { throw try identity.quarantine(damage) }
+            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged {
+                throw try identity.quarantine(damage)
+            }
             throw error
         }
         let rooms = try await starting
@@ -70,10 +72,13 @@ public enum DaemonMain {
     ) async throws {
         let meta = try await state.read { try $0.meta() }
         let ranges = meta.clusterID.isEmpty ? configuration.ranges : meta.ranges
-        // One /24 for each member, in the order of their ids.
+        // One /24 for each member, in the order of their ids. A node keeps what it has: its list may change, or be gone
+        // when it was recovered as the last of its cluster.
+        let known = try await state.read { try $0.nodes() }.first { $0.id == identity.id }
         let place = cluster?.members.firstIndex { $0.id == identity.member } ?? 0
-        let subnet = IPv4Subnet(
-            IPv4Address(value: ranges.containers.network.value + UInt32(place) << 8), prefix: 24)
+        let subnet =
+            known?.subnet
+            ?? IPv4Subnet(IPv4Address(value: ranges.containers.network.value + UInt32(place) << 8), prefix: 24)
         try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges))
         try await rooms.startNames()
 
@@ -106,7 +111,9 @@ public enum DaemonMain {
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
-            .init(service: api), .init(service: CoreService(
+            .init(service: api),
+            .init(
+                service: CoreService(
                     core: core, transport: transport, compareInterval: configuration.compareInterval)),
         ]
         if let transport { services.insert(.init(service: transport), at: 0) }

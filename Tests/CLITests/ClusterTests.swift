@@ -90,10 +90,12 @@ struct EventsTests {
         let daemon = FakeDaemon()
             .on(
                 "GET /v1/events?after=40&kind=config",
-                Self.stream(("41", Sample.event(41, "config", "a")), ("45", nil)))
+                Self.stream(("41", Sample.event(41, "config", "a")), ("45", nil))
+            )
             .fail("GET /v1/events?after=45&kind=config", CLIError(.connection, "the daemon does not run"))
             .on(
-                "GET /v1/events?after=45&kind=config", Self.stream(("46.0", Sample.event(46, "config", "b"))))
+                "GET /v1/events?after=45&kind=config", Self.stream(("46.0", Sample.event(46, "config", "b")))
+            )
             .on("GET /v1/events?after=46.0&kind=config", .problem(Problem(.noLeader, "no leader")))
             .on("GET /v1/events?after=46.0&kind=config", .problem(Self.gone))
         let result = await hivemind("events", "--after", "40", "--kind", "config", "-o", "name", daemon: daemon)
@@ -108,7 +110,8 @@ struct EventsTests {
     }
 
     @Test func `a daemon that cannot be reached at first is an error at once`() async {
-        let daemon = FakeDaemon().fail("GET /v1/events", CLIError(.connection, "the daemon does not run", hint: "start"))
+        let daemon = FakeDaemon().fail(
+            "GET /v1/events", CLIError(.connection, "the daemon does not run", hint: "start"))
         #expect(await hivemind("events", daemon: daemon).status == 3)
         #expect(daemon.log.count == 1)
     }

@@ -83,7 +83,8 @@ enum Sample {
         node: "alpha", role: "voter", term: 2, appliedIndex: 57, commitIndex: 57, leader: "alpha", version: "0.1.0",
         runtime: runtime, apps: 1, tasksRunning: 3, uptimeSeconds: 90_000,
         log: LogStatusView(firstIndex: 12, lastIndex: 57, bytes: 33_554_432),
-        fsync: LatencyView(p50Ms: 0.84, p99Ms: 12.4, samples: 512, windowSeconds: 60), snapshot: snapshot, conditions: ["port 8080 is taken by another program"])
+        fsync: LatencyView(p50Ms: 0.84, p99Ms: 12.4, samples: 512, windowSeconds: 60), snapshot: snapshot,
+        conditions: ["port 8080 is taken by another program"])
 
     static let member = MemberView(
         id: "knodeabcdefg", name: "alpha", address: "192.0.2.10:4484", role: "voter", matchIndex: 57, lastContactMs: 0,
@@ -115,7 +116,8 @@ enum Sample {
         path: "/var/lib/hivemind/snapshots/snapshot-0000000000000057.sqlite")
 
     static func event(
-        _ index: UInt64, _ kind: String, _ name: String, _ change: EventView.Change = .updated, namespace: String? = "default",
+        _ index: UInt64, _ kind: String, _ name: String, _ change: EventView.Change = .updated,
+        namespace: String? = "default",
         object: EventView.Object? = nil
     ) -> EventView {
         EventView(

@@ -24,7 +24,8 @@ extension RawConnection {
     /// Frames of the next chunk; nil at the end of the body.
     func frames() throws -> [EventFrame]? {
         guard let chunk = try chunk() else { return nil }
-        return String(decoding: chunk, as: UTF8.self).components(separatedBy: "\n\n").filter { !$0.isEmpty }.map { text in
+        return String(decoding: chunk, as: UTF8.self).components(separatedBy: "\n\n").filter { !$0.isEmpty }.map {
+            text in
             var frame = EventFrame()
             for line in text.split(separator: "\n") {
                 let halves = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -122,7 +123,8 @@ extension RawConnection {
         }
     }
 
-    @Test func `only the kinds and the namespace asked for come, and the place moves on with a bookmark`() async throws {
+    @Test func `only the kinds and the namespace asked for come, and the place moves on with a bookmark`() async throws
+    {
         let backend = FakeBackend()
         backend.happen("config", "a")
         backend.happen("task", "t")
@@ -211,7 +213,9 @@ extension RawConnection {
         #expect(try await onThread { try connection.frames() } == nil)
     }
 
-    @Test(arguments: ["after=x", "after=-1", "after=5.x", "after=5.-1", "kind=apps", "kind=app,", "kind=", "namespace=A"])
+    @Test(arguments: [
+        "after=x", "after=-1", "after=5.x", "after=5.-1", "kind=apps", "kind=app,", "kind=", "namespace=A",
+    ])
     func `a filter or a place that cannot be is refused`(query: String) async throws {
         try await withServer { server async throws in
             let answer = try await server.request("GET", "/v1/events?\(query)")

@@ -89,7 +89,8 @@ final class FakeBackend: Backend {
     func events(after position: EventPosition, limit: Int) async throws -> EventPage {
         try state.withLock { state in
             guard position.floor >= state.eventsGone else {
-                var problem = Problem(.compacted, "events after \(position) are no longer kept", hint: "list, then watch")
+                var problem = Problem(
+                    .compacted, "events after \(position) are no longer kept", hint: "list, then watch")
                 problem.oldestIndex = state.eventsGone
                 problem.currentIndex = state.index
                 throw problem

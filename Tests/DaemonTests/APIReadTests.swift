@@ -29,7 +29,9 @@ import Testing
         }
     }
 
-    @Test func `without a leader objects are refused, local reads and the truth about the cluster are not`() async throws {
+    @Test func `without a leader objects are refused, local reads and the truth about the cluster are not`()
+        async throws
+    {
         let backend = FakeBackend()
         backend.state.withLock { $0.hasLeader = false }
         try await withServer(backend) { server async throws in
@@ -89,6 +91,8 @@ import Testing
             String(decoding: JSON.encode(status), as: UTF8.self), String(decoding: JSON.encode(member), as: UTF8.self),
         ]
         for name in ["leader", "log", "fsync", "snapshot"] { #expect(texts[0].contains("\"\(name)\":null"), "\(name)") }
-        for name in ["match_index", "last_contact_ms", "lag"] { #expect(texts[1].contains("\"\(name)\":null"), "\(name)") }
+        for name in ["match_index", "last_contact_ms", "lag"] {
+            #expect(texts[1].contains("\"\(name)\":null"), "\(name)")
+        }
     }
 }

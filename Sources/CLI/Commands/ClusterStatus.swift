@@ -44,7 +44,9 @@ struct ClusterStatus: AsyncParsableCommand {
         block.add("term", cluster.term)
         block.add("committed", cluster.commitIndex)
         block.add("nodes", cluster.nodes)
-        block.add("this node", cluster.leader == node.node ? "\(node.node), \(node.role), leader" : "\(node.node), \(node.role)")
+        block.add(
+            "this node",
+            cluster.leader == node.node ? "\(node.node), \(node.role), leader" : "\(node.node), \(node.role)")
         let behind = cluster.commitIndex - min(cluster.commitIndex, node.appliedIndex)
         block.add("applied", behind == 0 ? "\(node.appliedIndex)" : "\(node.appliedIndex), \(behind) behind")
         if let log = node.log {

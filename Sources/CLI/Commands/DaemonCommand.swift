@@ -56,7 +56,8 @@ struct DaemonCommand: AsyncParsableCommand {
 
     static let standardFile = "/etc/hivemind/daemon.yaml"
     static let keys = [
-        "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "compare-interval", "container-subnet",
+        "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "compare-interval",
+        "container-subnet",
         "virtual-subnet",
     ]
 

@@ -43,11 +43,13 @@ struct ConfigCommand: ParsableCommand {
 struct ClusterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cluster", abstract: "Look after the members that agree on the state.",
-        subcommands: [ClusterStatus.self, ClusterTransferLeader.self, ClusterSnapshotCommand.self])
+        subcommands: [
+            ClusterStatus.self, ClusterTransferLeader.self, ClusterSnapshotCommand.self, ClusterRecover.self,
+        ])
 }
 
 struct ClusterSnapshotCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "snapshot", abstract: "Keep the whole state in a file.",
-        subcommands: [ClusterSnapshotSave.self, ClusterSnapshotList.self])
+        subcommands: [ClusterSnapshotSave.self, ClusterSnapshotList.self, ClusterSnapshotRestore.self])
 }

@@ -41,6 +41,9 @@ final class CoreOwner: Sendable {
     let proposals = Proposals()
     let consensus: ConsensusOwner
     let snapshots: SnapshotWorker
+    /// Of the log's disk.
+    let fsync: LatencyWindow
+    let logDirectory: String
     private let stateOwner: StateOwner
     private let state: StateMachine
     private let writer: LogWriter
@@ -81,6 +84,8 @@ final class CoreOwner: Sendable {
     init(
         node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, seed: UInt64, log: Logger
     ) throws {
+        let fsync = LatencyWindow()
+        let logDirectory = dataDirectory + "/log"
         let store = try SnapshotStore(path: dataDirectory + "/snapshots")
         var meta = try state.read { try $0.meta() }
         let pending = try store.pendingInstall()
@@ -92,7 +97,8 @@ final class CoreOwner: Sendable {
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
         let file = try LogFile(
-            directory: try POSIXLogDirectory(path: dataDirectory + "/log"), minimumIndex: meta.appliedIndex,
+            directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync),
+            minimumIndex: meta.appliedIndex,
             installing: pending?.position, options: options)
         if pending != nil { try store.endInstall() }
         let recovered = file.recovered
@@ -107,6 +113,8 @@ final class CoreOwner: Sendable {
                 + recovered.configurations.filter { $0.index > meta.configuration.index })
         let relay = Relay()
         self.member = member
+        self.fsync = fsync
+        self.logDirectory = logDirectory
         self.state = state
         self.log = log
         snapshots = SnapshotWorker(store: store, state: state, log: log)
@@ -496,7 +504,9 @@ final class CoreOwner: Sendable {
     }
 
     private func tell(_ digest: StateDigest) async {
-        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else { return }
+        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else {
+            return
+        }
         let request = PeerRequest.digest(index: digest.index, digest.bytes).encoded()
         for other in membership.members where other != member {
             do {

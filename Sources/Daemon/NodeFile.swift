@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
+internal import Model
+internal import Raft
+
+/// `node.json`: who the node of a data directory is. Written last when a directory is made, so that one with it is whole.
+struct NodeFile: Codable, Hashable {
+    var id: NodeID
+    var name: String
+    var clusterId: String
+    var memberId: MemberID
+
+    static let fileName = "node.json"
+
+    /// - Throws: `Problem` when there is none or it cannot be read.
+    static func read(_ dataDirectory: String) throws(Problem) -> NodeFile {
+        let path = "\(dataDirectory)/\(fileName)"
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw Problem(
+                .notFound, "`\(dataDirectory)` is no node's data directory: it has no `\(fileName)`",
+                hint: "name the one the daemon was started with: --data-dir DIR")
+        }
+        do {
+            return try JSON.decode(NodeFile.self, from: data)
+        } catch {
+            throw Problem(.internal, "`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
+        }
+    }
+
+    func write(_ dataDirectory: String) throws {
+        try DurableFile.write(try JSON.encode(self, pretty: true), to: "\(dataDirectory)/\(Self.fileName)")
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
+internal import Glibc
+public import Model
+internal import Raft
+internal import Store
+
+/// What `cluster snapshot restore` made.
+public struct RestorationReport: Encodable, Sendable {
+    public var directory: String
+    public var snapshot: String
+    /// Of the snapshot.
+    public var snapshotIndex: UInt64
+    public var snapshotTerm: UInt64
+    public var snapshotClusterId: String
+    public var createdAt: Timestamp
+    public var bytes: UInt64
+    public var node: String
+    public var memberId: UInt64
+    public var clusterId: String
+    /// Where the new cluster's log begins.
+    public var index: UInt64
+    public var term: UInt64
+}
+
+/// Makes a new cluster of one out of a snapshot of an old one, in an empty data directory.
+public enum Restoration {
+    /// Added to the index, so that nobody who watched the old cluster takes new events for old ones.
+    static let indexStep: UInt64 = 1_000_000
+
+    /// - Parameters:
+    ///   - file: `NAME.sqlite`, with `NAME.manifest` beside it.
+    ///   - node: which node of the old cluster this machine is, its tasks go on here; nil when the snapshot knows just one
+    ///     or one of the host's name.
+    /// - Throws: `Problem`; interrupted anywhere, it is to be run again.
+    public static func restore(file: String, dataDirectory: String, node: String?) throws -> RestorationReport {
+        let manifest = try readManifest(of: file)
+        guard mkdir(dataDirectory, 0o700) == 0 || errno == EEXIST else {
+            throw Problem(
+                .internal, "cannot make `\(dataDirectory)`: \(NodeDirectory.text(errno))", hint: "make it yourself")
+        }
+        let directory = try NodeDirectory(dataDirectory)
+        let plan = try begin(directory)
+        let (store, snapshot) = try bring(file, manifest, into: directory)
+        let state = try StateMachine(path: directory.path + "/state.sqlite")
+        try state.install(snapshot, from: store)
+        let row = try chooseNode(try state.read { try $0.nodes() }, node)
+
+        var generator = SystemRandomNumberGenerator()
+        let member = UInt64.random(in: 1...UInt64(Int64.max), using: &generator)
+        let old = snapshot.configuration.membership
+        let position = LogPosition(
+            index: snapshot.position.index + indexStep, term: snapshot.position.term + Recovery.termStep)
+        try state.restore(
+            clusterID: plan.clusterId,
+            membership: Membership(
+                voters: [member], removed: Array(Set(old.members + old.removed).prefix(Membership.removedMax))),
+            at: position)
+        guard try state.checkpoint() else {
+            throw Problem(.internal, "the state could not be made durable", hint: "run it again")
+        }
+        let log = try LogFile(directory: try POSIXLogDirectory(path: directory.path + "/log"), minimumIndex: 0)
+        try log.reset(to: position)
+        // A snapshot of the old cluster is of no use to the new one.
+        try directory.removeTree(directory.path + "/snapshots")
+        let identity = NodeFile(
+            id: row?.id ?? NodeID(IdentifierMaker.make(using: &generator)),
+            name: row?.name ?? NodeIdentity.label(NodeIdentity.hostName()),
+            clusterId: plan.clusterId, memberId: member)
+        try identity.write(directory.path)
+        try directory.finish()
+        return RestorationReport(
+            directory: directory.path, snapshot: snapshot.name, snapshotIndex: snapshot.position.index,
+            snapshotTerm: snapshot.position.term, snapshotClusterId: snapshot.clusterID, createdAt: snapshot.createdAt,
+            bytes: snapshot.bytes, node: identity.name, memberId: member, clusterId: plan.clusterId,
+            index: position.index, term: position.term)
+    }
+
+    private static func readManifest(of file: String) throws -> SnapshotManifest {
+        guard file.hasSuffix(".sqlite") else {
+            throw Problem(
+                .badRequest, "`\(file)` is not the file of a snapshot",
+                hint: "give NAME.sqlite; NAME.manifest must lie beside it")
+        }
+        let path = String(file.dropLast(".sqlite".count)) + ".manifest"
+        guard access(file, R_OK) == 0 else {
+            throw Problem(.notFound, "cannot read `\(file)`: \(NodeDirectory.text(errno))", hint: "check the path")
+        }
+        var status = stat()
+        guard stat(path, &status) == 0, let data = FileManager.default.contents(atPath: path),
+            data.count <= SnapshotManifest.encodedBytesMax
+        else {
+            throw Problem(
+                .notFound, "there is no manifest `\(path)`, or it is too large for one",
+                hint:
+                    "copy NAME.manifest from beside the snapshot: without it nobody can tell whether the file is whole")
+        }
+        return try SnapshotManifest(decoding: Array(data))
+    }
+
+    /// The directory, empty but for what an earlier attempt left.
+    private static func begin(_ directory: NodeDirectory) throws -> NodeDirectory.Plan {
+        if let plan = try directory.plan() {
+            guard plan.verb == .restore else {
+                throw Problem(
+                    .conflict, "`hivemind cluster recover` was interrupted in `\(directory.path)`",
+                    hint: "run that again first")
+            }
+            for name in NodeDirectory.stateNames { try directory.removeTree("\(directory.path)/\(name)") }
+            return plan
+        }
+        let found = try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0 != "lock" }.sorted()
+        guard found.isEmpty else {
+            throw Problem(
+                .conflict, "`\(directory.path)` is not empty: it has `\(found[0])`",
+                hint: "give an empty --data-dir: a snapshot never replaces what a node holds")
+        }
+        var generator = SystemRandomNumberGenerator()
+        let plan = NodeDirectory.Plan(
+            verb: .restore, clusterId: IdentifierMaker.make(using: &generator), backup: "")
+        try directory.begin(plan)
+        return plan
+    }
+
+    /// A snapshot in the new directory, verified to the last byte.
+    private static func bring(
+        _ file: String, _ manifest: SnapshotManifest, into directory: NodeDirectory
+    ) throws -> (SnapshotStore, SnapshotManifest) {
+        // Once as a snapshot, once as the state.
+        try directory.requireFree(Int64(clamping: manifest.bytes) * 2, to: "restore `\(manifest.name)`")
+        let target = directory.path + "/snapshots"
+        guard mkdir(target, 0o700) == 0 else {
+            throw Problem(.internal, "cannot make `\(target)`: \(NodeDirectory.text(errno))")
+        }
+        try NodeDirectory.copyFile(file, to: "\(target)/\(manifest.name).sqlite")
+        try DurableFile.write(Data(try manifest.encoded()), to: "\(target)/\(manifest.name).manifest")
+        let store = try SnapshotStore(path: target)
+        guard let snapshot = store.newest else {
+            throw Problem(
+                .conflict, "`\(file)` has another size than its manifest says", hint: "copy the snapshot again")
+        }
+        try store.verify(snapshot)
+        return (store, snapshot)
+    }
+
+    private static func chooseNode(_ nodes: [NodeRow], _ wanted: String?) throws(Problem) -> NodeRow? {
+        if let wanted {
+            guard let node = nodes.first(where: { $0.name == wanted || $0.id.raw == wanted }) else {
+                throw Problem(
+                    .notFound, "the snapshot knows no node `\(wanted)`",
+                    hint: "it knows \(nodes.map(\.name).joined(separator: ", "))")
+            }
+            return node
+        }
+        if nodes.count <= 1 { return nodes.first }
+        if let own = nodes.first(where: { $0.name == NodeIdentity.label(NodeIdentity.hostName()) }) { return own }
+        throw Problem(
+            .badRequest, "the snapshot knows several nodes: \(nodes.map(\.name).joined(separator: ", "))",
+            hint: "say which of them this machine is: --node NAME; its tasks go on here")
+    }
+}
