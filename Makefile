@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build debug test unit simulate integration bench fmt check docs protos demo clean
+.PHONY: help setup build debug test unit simulate planted-bugs integration bench fmt check docs protos demo clean
 
 # The Swift runtime goes into the binary, so that it runs on a machine without Swift.
 RELEASE := -c release --static-swift-stdlib -Xlinker --gc-sections
@@ -9,7 +9,7 @@ RELEASE := -c release --static-swift-stdlib -Xlinker --gc-sections
 SWIFT_FILES := git ls-files --cached --others --exclude-standard -z -- '*.swift' ':!Sources/Runtime/ContainerdAPI'
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing to build and test (apt)
 	@scripts/setup test
@@ -32,9 +32,13 @@ unit: ## Run the tests that need neither root nor containerd
 	@scripts/setup build
 	@scripts/test unit simulate
 
-simulate: ## Run the simulated clusters (SEED=n replays one, ROUNDS=n runs more)
+simulate: ## Run SEEDS=1000 simulated clusters and the simulated nodes (SEED=n replays one with its trace)
 	@scripts/setup build
 	@scripts/test simulate
+
+planted-bugs: ## See that the simulation finds every planted bug within SEEDS=10000
+	@scripts/setup build
+	@scripts/simulate planted
 
 integration: ## Run the tests against real containerd, registry and namespaces (as root)
 	@scripts/setup test

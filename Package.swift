@@ -163,7 +163,12 @@ let package = Package(
             swiftSettings: strict
         ),
         .testTarget(name: "ModelTests", dependencies: ["Model"], swiftSettings: strict),
-        .testTarget(name: "RaftTests", dependencies: ["Raft", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "RaftTests",
+            dependencies: ["Raft", "TestSupport"],
+            exclude: ["Scenarios"],
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "StoreTests", dependencies: ["Store", "Raft", "Model", "TestSupport", grdb], swiftSettings: strict),
         .testTarget(

@@ -96,7 +96,7 @@ final class Cluster {
     @discardableResult
     func advance(limit: UInt64 = .max, until isDone: () throws -> Bool) throws -> Bool {
         while try !isDone() {
-            guard let next = queue.take(), next.time <= limit else { return false }
+            guard let time = queue.nextTime, time <= limit, let next = queue.take() else { return false }
             now = max(now, next.time)
             steps += 1
             guard steps < Self.stepsMax else { throw Violation(.finishes, "\(steps) steps and no end: \(standing)") }
@@ -159,6 +159,7 @@ final class Cluster {
         case .request(let request): try take(request)
         case .reply(let request, let reply): try answer(request, reply)
         case .watch(let watcher): try watch(watcher)
+        case .load(let until): load(until: until)
         case .operate: operate()
         case .fault: try causeFault()
         case .heal(let number):
@@ -285,7 +286,7 @@ final class Cluster {
             do {
                 entries = try log.entries(batch.fromLog, bytesMax: .max)
             } catch {
-                if log.disk.isCrashed { return stop(member, powerCut: true) }
+                if member.disk.isCrashed { return stop(member, powerCut: true) }
                 throw Violation(.entriesKept, "\(member.id) cannot read committed \(batch.fromLog): \(error)")
             }
         }

@@ -143,6 +143,19 @@ extension Cluster {
         checker.history[place].result = result
     }
 
+    // MARK: - Load
+
+    /// Proposals that follow one another faster than they are acknowledged.
+    func load(until: UInt64) {
+        guard now < until else { return }
+        plan(.load(until: until), after: max(100, options.diskDelay / 4))
+        guard let leader = leading else { return }
+        nextRequest += 1
+        nextValue += 1
+        let command = ModelCommand(kind: .put, request: nextRequest, key: 0, value: nextValue)
+        feed(leader, .propose([Proposal(token: leader.token(), payload: command.encoded(padding: 0))]))
+    }
+
     // MARK: - Watchers
 
     /// Takes the next events from any member; lists where they are gone.

@@ -56,7 +56,7 @@ extension Cluster {
             try log.append(batch)
             return true
         } catch {
-            if error.code == .noSpace, !log.disk.isCrashed {
+            if error.code == .noSpace, !member.disk.isCrashed {
                 // It waits and is tried again.
                 note("\(member.id) has a full disk")
                 member.flushing = nil
@@ -79,13 +79,13 @@ extension Cluster {
                 if write.changesLog {
                     // Until it returns the write may be on the disk or not.
                     member.flushing = write
-                    try log.file.sync()
+                    try log.sync()
                     member.flushing = nil
                     member.durable.add(write)
                 }
                 feed(member, .persisted(write.receipt))
                 for message in write.unlocks { try send(message, from: member) }
-                if log.file.wantsPreparation, random.oneIn(3) { try log.file.prepare() }
+                if log.wantsPreparation, random.oneIn(3) { try log.prepare() }
             } else if !member.jobs.isEmpty {
                 try perform(member.jobs[0], member, log)
             }
@@ -95,7 +95,7 @@ extension Cluster {
         try startDisk(member)
     }
 
-    private func perform(_ job: Member.Job, _ member: Member, _ log: SimulatedLog) throws {
+    private func perform(_ job: Member.Job, _ member: Member, _ log: LogFile) throws {
         switch job {
         case .write: return
         case .load(let load):
@@ -127,7 +127,7 @@ extension Cluster {
             member.durableState = state
             member.betweenState = nil
             member.applyQueue = []
-            try member.finish(install, seed: random.next())
+            if !install.keepsLog { try log.reset(to: install.meta.position) }
             try installed(install, member)
             member.pendingInstall = nil
             feed(member, .installed(install))
@@ -166,7 +166,7 @@ extension Cluster {
     /// The log cannot go on: a crash planned for the middle of disk work, or a failed sync.
     private func failed(_ member: Member, _ error: LogError) throws {
         guard let log = member.log else { return }
-        if log.disk.isCrashed { return stop(member, powerCut: true) }
+        if member.disk.isCrashed { return stop(member, powerCut: true) }
         guard error.code == .failed || error.code == .noSpace else {
             throw Violation(.diskOpens, "\(member.id): \(error)")
         }
@@ -180,10 +180,6 @@ extension Cluster {
         member.isUp = false
         member.raft = nil
         if let write = member.flushing, write.changesLog { member.lostWrite = write }
-        if let log = member.log {
-            member.disk = log.disk
-            member.logOrigin = log.origin
-        }
         if powerCut {
             member.disk.crash()
             switch Int.random(in: 0..<3, using: &random) {
@@ -214,7 +210,7 @@ extension Cluster {
         do {
             try member.start(seed: random.next())
         } catch {
-            if member.disk.isCrashed || member.log?.disk.isCrashed ?? false {
+            if member.disk.isCrashed {
                 member.disk.crash()
                 return plan(.restart(member), after: delay(options.faultPause))
             }
@@ -231,7 +227,7 @@ extension Cluster {
             throw Violation(.diskOpens, "\(member.id) after a crash: \(error)")
         }
         guard let raft = member.raft, let log = member.log else { return }
-        log.disk.crashAfter = nil
+        member.disk.crashAfter = nil
         if let install {
             member.durableState = member.state
             try installed(install, member)

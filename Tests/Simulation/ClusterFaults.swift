@@ -28,7 +28,7 @@ extension Cluster {
             }
         case .crashInDiskWork:
             if let log = member.log, member.isUp {
-                log.disk.crashAfter = log.disk.operations + Int.random(in: 0...12, using: &random)
+                member.disk.crashAfter = member.disk.operations + Int.random(in: 0...12, using: &random)
             }
         case .pause:
             if member.isUp { member.pausedUntil = now + delay(options.faultPause) }
@@ -37,9 +37,10 @@ extension Cluster {
         case .clog:
             let other = present[Int.random(in: present.indices, using: &random)]
             cloggedUntil[member.slot * Self.slotsMax + other.slot] = now + delay(options.faultPause)
-        case .syncError: if member.isUp { member.log?.disk.failingSyncs = 1 }
+        case .syncError: if member.isUp { member.disk.failingSyncs = 1 }
         case .fullDisk:
-            if let disk = member.log?.disk, member.isUp {
+            if member.isUp {
+                let disk = member.disk
                 let taken = disk.fileNames.reduce(0) { $0 + (disk.content($1)?.count ?? 0) }
                 disk.capacityBytes = disk.capacityBytes == .max ? taken + options.segmentBytes / 2 : .max
             }
@@ -164,9 +165,7 @@ extension Cluster {
             member.pausedUntil = 0
             member.disk.capacityBytes = .max
             member.disk.failingSyncs = 0
-            member.log?.disk.capacityBytes = .max
-            member.log?.disk.failingSyncs = 0
-            member.log?.disk.crashAfter = nil
+            member.disk.crashAfter = nil
             if !member.isUp { try restart(member) }
         }
         let timeout = options.tick * UInt64(options.electionTicks) * 2
@@ -181,6 +180,25 @@ extension Cluster {
             throw Violation(.converges, "\(difference ?? ""): \(standing)")
         }
         try checkHistory()
+        try checkHandover()
+    }
+
+    /// In a healthy cluster leadership can be handed on while writes keep coming.
+    private func checkHandover() throws {
+        let voters = checker.membership.membership.voters.compactMap { members[$0] }.filter(\.isUp)
+        guard voters.count >= 2, voters.count == checker.membership.membership.voters.count,
+            max(options.delay, options.diskDelay, options.applyDelay) <= 2_000, options.inboxDelay <= 500
+        else { return }
+        let before = transferred
+        let attempt = options.tick * UInt64(options.electionTicks) * 5
+        plan(.load(until: now + 5 * attempt), after: 1)
+        for _ in 0..<5 where transferred == before {
+            guard let leader = leading else { continue }
+            feed(leader, .transfer(token: leader.token(), to: nil))
+            try advance(limit: now + attempt, until: { self.transferred > before })
+        }
+        guard transferred == before else { return }
+        throw Violation(.handsOn, "five transfers under load come to nothing: \(standing)")
     }
 
     var standing: String {

@@ -20,6 +20,8 @@ enum Event {
     case request(Request)
     case reply(Request, Reply)
     case watch(Int)
+    /// One more proposal to whoever leads, until then.
+    case load(until: UInt64)
     case operate
     case fault
     case heal(partition: Int)
@@ -49,6 +51,8 @@ struct EventQueue {
             place = (place - 1) / 2
         }
     }
+
+    var nextTime: UInt64? { heap.first?.time }
 
     mutating func take() -> (time: UInt64, event: Event)? {
         guard let first = heap.first else { return nil }

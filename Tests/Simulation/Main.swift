@@ -22,6 +22,9 @@ struct Simulate {
             plant(arguments)
             exit(replay(seed, prints: arguments.contains("--trace")) == nil ? 0 : 1)
         case "worker": work(arguments)
+        case "explore":
+            plant(arguments)
+            exit(explore(arguments))
         case "planted": exit(findPlanted(arguments))
         default: refuse()
         }
@@ -96,10 +99,12 @@ struct Simulate {
         var steps: UInt64 = 0
         var done: UInt64 = 0
         var trace: UInt64 = 0
+        var traces: [UInt64: UInt64] = [:]
         func take(_ result: SeedResult) -> Bool {
             done += 1
             steps += result.steps
             trace ^= mix(result.seed, result.trace)
+            if traces.count < 20 { traces[result.seed] = result.trace }
             if arguments.contains("--hashes") { say("\(result.seed) \(String(result.trace, radix: 16))") }
             if let invariant = result.invariant {
                 failures.append(result)
@@ -118,12 +123,43 @@ struct Simulate {
                 goesOn = take($0) && goesOn; return goesOn
             }
         }
+        if goesOn { failures += compareTraces(traces) }
         let seconds = max(0.001, Double((clock.now - begun).components.seconds))
         say(
             "\(done) seeds, \(failures.count) failed, \(steps) steps in \(Int(seconds)) s "
                 + "(\(Int(Double(steps) / seconds)) steps/s), traces \(String(trace, radix: 16))")
         for failure in failures.prefix(3) { say("replay: SEED=\(failure.seed) make simulate") }
         return failures.isEmpty ? 0 : 1
+    }
+
+    private static func explore(_ arguments: [String]) -> Int32 {
+        var exploration = Exploration(statesMax: Int(number("--states", arguments, or: 1_000_000)))
+        let clock = ContinuousClock()
+        let begun = clock.now
+        do {
+            try exploration.run()
+        } catch {
+            say("after \(exploration.states) states: \(error)")
+            return 1
+        }
+        say(
+            "\(exploration.states) states, \(exploration.deepest) deep, up to \(exploration.commits) committed, "
+                + "\(exploration.isCut ? "cut there" : "all there are"), \(clock.now - begun)")
+        return 0
+    }
+
+    /// Runs the same seeds in another process, where hashes are seeded otherwise: everything must happen alike.
+    private static func compareTraces(_ traces: [UInt64: UInt64]) -> [SeedResult] {
+        var differing: [SeedResult] = []
+        for (seed, trace) in traces.sorted(by: { $0.key < $1.key }) {
+            var crew = Crew(workers: 1)
+            crew.run(from: seed, end: seed + 1, bug: nil) { result in
+                guard result.trace != trace else { return }
+                differing.append(result)
+                say("SEED=\(seed) goes otherwise in a second process")
+            }
+        }
+        return differing
     }
 
     private static func findPlanted(_ arguments: [String]) -> Int32 {

@@ -51,8 +51,9 @@ final class Member {
     var fate = Fate.present
 
     // The machine.
-    var disk: SimulatedDisk
-    var logOrigin = LogPosition.origin
+    let disk: SimulatedDisk
+    /// It has promised something already: an empty log would be a lost one.
+    var hasLog = false
     /// What survives when the power fails.
     var durableState: ModelState
     /// Written, maybe not durable: a power cut leaves this or what is durable.
@@ -65,7 +66,7 @@ final class Member {
     // The process.
     var isUp = false
     var life = 0
-    var log: SimulatedLog?
+    var log: LogFile?
     var raft: RaftNode?
     var state: ModelState
     var snapshots: [SnapshotMeta: ModelState] = [:]
@@ -120,47 +121,35 @@ final class Member {
         reads = [:]
         readsWaiting = []
         if let pendingInstall { state = pendingInstall.state }
-        // The log may still be as it was before the snapshot.
-        let minimum = pendingInstall == nil ? state.applied.index : durableState.applied.index
-        let log = try SimulatedLog(
-            disk: disk, origin: logOrigin, minimumIndex: max(minimum, logOrigin.index),
-            segmentBytes: options.segmentBytes)
+        var logOptions = LogFile.Options()
+        logOptions.segmentBytes = options.segmentBytes
+        logOptions.mustExist = hasLog
+        let log = try LogFile(
+            directory: SimulatedLogDirectory(disk),
+            minimumIndex: state.applied.index,
+            installing: pendingInstall.flatMap { $0.install.keepsLog ? nil : $0.install.meta.position },
+            options: logOptions
+        )
         self.log = log
-        if let pendingInstall { try finish(pendingInstall.install, seed: seed) }
-        disk = log.disk
-        logOrigin = log.origin
-        let later = log.recoveredConfigurations.filter { $0.index > state.applied.index }
-        let isReset = pendingInstall.map { !$0.install.keepsLog } ?? false
+        hasLog = true
+        pendingInstall = nil
+        let found = log.recovered
         let node = RaftNode(
             configuration: options.configuration(of: id, seed: seed),
-            hardState: isReset ? log.file.hardState.raised(to: log.origin.index) : log.recoveredHardState,
-            log: log.extent,
-            termStarts: isReset ? [] : log.recoveredTermStarts,
+            hardState: found.hardState,
+            log: found.extent,
+            termStarts: found.termStarts,
             appliedIndex: state.applied.index,
-            configurations: [state.configuration] + (isReset ? [] : later)
+            configurations: [state.configuration] + found.configurations.filter { $0.index > state.applied.index }
         )
-        pendingInstall = nil
         raft = node
         commitSeen = node.commitIndex
         membershipSeen = node.membership.membership
         isUp = true
     }
 
-    /// Makes the log begin after the snapshot, where the snapshot replaces it.
-    func finish(_ install: Install, seed: UInt64) throws(LogError) {
-        guard let log, !install.keepsLog, log.origin != install.meta.position else { return }
-        let hardState = log.file.hardState
-        try log.reset(to: install.meta.position, hardState, seed: seed)
-        disk = log.disk
-        logOrigin = log.origin
-    }
-
     func token() -> UInt64 {
         nextToken += 1
         return nextToken
     }
-}
-
-extension HardState {
-    func raised(to commit: UInt64) -> HardState { HardState(term: term, vote: vote, commit: commit) }
 }
