@@ -26,7 +26,7 @@ debug: ## Build everything for debugging, tests included
 
 test: ## Run every test (as root; what cannot run is named with its reason)
 	@scripts/setup test
-	@scripts/test unit simulate rooms integration
+	@scripts/test unit simulate rooms integration clusters
 
 unit: ## Run the tests that need neither root nor containerd
 	@scripts/setup build
@@ -42,7 +42,7 @@ planted-bugs: ## See that the simulation finds every planted bug within SEEDS=10
 
 integration: ## Run the tests against real containerd, registry and namespaces (as root)
 	@scripts/setup test
-	@scripts/test rooms integration
+	@scripts/test rooms integration clusters
 
 bench: ## Measure the promises of docs/explanation/performance.md (as root)
 	@scripts/setup bench

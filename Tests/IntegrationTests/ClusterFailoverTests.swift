@@ -35,11 +35,10 @@ extension Clusters {
                     try await cluster.waitWritable()
                 }
                 silences.sort()
-                let median = silences[silences.count / 2]
                 print("\(name): without writes for \(silences.map { "\(Int($0 / .milliseconds(1))) ms" })")
                 // A machine that is busy with something else gets twice the time.
                 let limit = Host.isBusy ? bound * 2 : bound
-                #expect(median < limit, "\(silences)")
+                #expect(silences.allSatisfy { $0 < limit }, "\(silences)")
             }
         }
     }

@@ -27,8 +27,10 @@ extension Clusters {
                     print(
                         "round \(round): leader \(TestCluster.name(leader)) cut off, \(kind): \(silence) ms without writes"
                     )
+                    let healed = ContinuousClock.now
                     try await cluster.heal()
                     try await cluster.waitWritable()
+                    print("  healed: writes through all after \((ContinuousClock.now - healed))")
                 }
             }
         }
@@ -45,8 +47,10 @@ extension Clusters {
                     try await cluster.isolate(victim, kind)
                     try await cluster.waitWritable(through: cluster.indices.filter { $0 != victim })
                     try await load.waitProgress(20)
+                    let healed = ContinuousClock.now
                     try await cluster.heal()
                     try await cluster.waitWritable()
+                    print("  healed: writes through all after \((ContinuousClock.now - healed))")
                 }
             }
         }
@@ -78,8 +82,10 @@ extension Clusters {
                         try await cluster.waitWritable()
                     }
                     try await load.waitProgress(20)
+                    let healed = ContinuousClock.now
                     try await cluster.heal()
                     try await cluster.waitWritable()
+                    print("  healed: writes through all after \((ContinuousClock.now - healed))")
                 }
             }
         }

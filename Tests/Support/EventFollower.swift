@@ -27,14 +27,18 @@ public final class EventFollower: Sendable {
     }
 
     private let sockets: [String]
+    private let choices: [Int]
     private let seed: UInt64
     private let start: Int
     private let record = Mutex(Record())
     private let ended = Mutex(false)
 
-    /// - Parameter start: only events after this index are wanted.
-    public init(_ cluster: TestCluster, after start: Int, seed: UInt64) {
+    /// - Parameters:
+    ///   - members: whom it asks; nil for all of them.
+    ///   - start: only events after this index are wanted.
+    public init(_ cluster: TestCluster, members: [Int]? = nil, after start: Int, seed: UInt64) {
         sockets = cluster.members.map(\.socket)
+        choices = members ?? Array(cluster.indices)
         self.start = start
         self.seed = seed
     }
@@ -56,7 +60,7 @@ public final class EventFollower: Sendable {
         var random = TestRandom(seed: seed)
         var last = "\(start)"
         while !ended.withLock({ $0 }) {
-            let member = Int.random(in: 0..<sockets.count, using: &random)
+            guard let member = choices.randomElement(using: &random) else { return }
             do throws(HTTPFault) {
                 // Bookmarks come every few seconds: silence beyond that is a dead member.
                 let connection = try HTTPConnection(socket: sockets[member], timeout: .seconds(8))

@@ -49,6 +49,8 @@ public enum Host {
         return !stat[name...].dropFirst(2).hasPrefix("Z")
     }
 
+    public static func hasFile(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
     /// Memory a process holds; nil when it is gone.
     public static func residentBytes(_ pid: Int32) -> Int? {
         guard let fields = try? String(contentsOfFile: "/proc/\(pid)/statm", encoding: .utf8).split(separator: " "),

@@ -17,6 +17,8 @@ public final class RegisterLoad: Sendable {
         public var timeout = Duration.seconds(3)
         /// Between two requests of one client: leaves a busy machine room for the members.
         public var pause = Duration.milliseconds(2)
+        /// Every value is filled up to this length, in bytes.
+        public var valueBytes = 0
         public init() {}
     }
 
@@ -189,7 +191,7 @@ public final class RegisterLoad: Sendable {
         _ kind: Int, _ key: String, data: String, _ client: Int, over connection: HTTPConnection,
         _ known: inout [String: (data: String, version: UInt64)]
     ) {
-        let path = "/v1/configs/\(key)", body = "{\"data\": \"\(data)\"}"
+        let path = "/v1/configs/\(key)", body = "{\"data\": \"\(data)\(filling(data))\"}"
         let called = Self.now()
         var action = Operation.Action.read
         do throws(HTTPFault) {
@@ -219,6 +221,14 @@ public final class RegisterLoad: Sendable {
         }
     }
 
+    /// Stands behind a space and is no part of what is remembered.
+    private func filling(_ data: String) -> String {
+        let missing = options.valueBytes - data.utf8.count - 1
+        return missing > 0 ? " " + String(repeating: "x", count: missing) : ""
+    }
+
+    private func withoutFilling(_ data: String) -> String { String(data.prefix { $0 != " " }) }
+
     // MARK: Remembering
 
     private func add(_ operation: Operation) { record.withLock { $0.operations.append(operation) } }
@@ -242,7 +252,7 @@ public final class RegisterLoad: Sendable {
             if case .swap = action { operation.result = .swapped(true) } else { operation.result = .written }
             if let data {
                 guard let view = try? JSONValue(parsing: reply.body), let version = view["version"].int,
-                    view["data"].string == data
+                    view["data"].string.map(withoutFilling) == data
                 else { return fault("\(key): wrote \(data), was told \(reply.body)") }
                 hold(data, at: UInt64(version), key)
             }
@@ -269,8 +279,8 @@ public final class RegisterLoad: Sendable {
         var seen: (data: String, version: UInt64)?
         switch reply.status {
         case 200:
-            guard let view = try? JSONValue(parsing: reply.body), let data = view["data"].string,
-                let version = view["version"].int
+            guard let view = try? JSONValue(parsing: reply.body),
+                let data = view["data"].string.map(withoutFilling), let version = view["version"].int
             else {
                 fault("\(key): read \(reply.body)")
                 return nil
