@@ -168,9 +168,10 @@ final class Scenario {
         members[id]?.queue = []
         members[id]?.isHeld = false
         members[id]?.handedOut = member.applied
-        members[id]?.node = makeNode(
+        let node = makeNode(
             id, member.entries, member.base, member.hardState, member.applied, member.configuration)
-        members[id]?.commit = members[id]?.node.commitIndex ?? 0
+        members[id]?.node = node
+        members[id]?.commit = node.commitIndex
     }
 
     private func apply(_ id: MemberID) throws {

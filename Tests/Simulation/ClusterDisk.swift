@@ -165,7 +165,7 @@ extension Cluster {
 
     /// The log cannot go on: a crash planned for the middle of disk work, or a failed sync.
     private func failed(_ member: Member, _ error: LogError) throws {
-        guard let log = member.log else { return }
+        guard member.log != nil else { return }
         if member.disk.isCrashed { return stop(member, powerCut: true) }
         guard error.code == .failed || error.code == .noSpace else {
             throw Violation(.diskOpens, "\(member.id): \(error)")

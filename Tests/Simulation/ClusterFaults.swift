@@ -27,7 +27,7 @@ extension Cluster {
                 stop(member, powerCut: true)
             }
         case .crashInDiskWork:
-            if let log = member.log, member.isUp {
+            if member.log != nil, member.isUp {
                 member.disk.crashAfter = member.disk.operations + Int.random(in: 0...12, using: &random)
             }
         case .pause:

@@ -243,6 +243,8 @@ final class CoreOwner: Sendable {
         let end = start + Int64(deadline / .milliseconds(1))
         var command = Command(request: request, at: Clock.now(), change: change)
         var payload = try command.encoded()
+        // Once an answer was lost, no refusal that follows proves that nothing happened.
+        var isInDoubt = false
         while true {
             let status = consensus.status
             let outcome: Proposals.Outcome
@@ -262,18 +264,22 @@ final class CoreOwner: Sendable {
             }
             switch outcome {
             case .applied(let applied): return applied
-            case .inDoubt:
-                throw Problem(
-                    .timeout, "the change was not agreed in time; it may still take effect",
-                    hint: "look before you repeat it, or give an Idempotency-Key and repeat it safely")
+            case .inDoubt: throw Self.inDoubt
+            case .unanswered: isInDoubt = true
             case .refused(.notLeader), .refused(.transferring), .lost: break
-            case .refused(let refusal): throw Self.problem(refusal)
+            case .refused(let refusal): throw isInDoubt ? Self.inDoubt : Self.problem(refusal)
             }
             let now = Clock.monotonic()
-            guard now < min(end, start + Self.noLeaderMilliseconds) else { throw Self.noLeader }
+            guard now < min(end, start + Self.noLeaderMilliseconds) else {
+                throw isInDoubt ? Self.inDoubt : Self.noLeader
+            }
             try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
         }
     }
+
+    private static let inDoubt = Problem(
+        .timeout, "the change was not agreed in time; it may still take effect",
+        hint: "look before you repeat it, or give an Idempotency-Key and repeat it safely")
 
     static let noLeader = Problem(
         .noLeader, "no leader can take the change now: nothing was changed",
@@ -299,6 +305,7 @@ final class CoreOwner: Sendable {
         switch await placeElsewhere(payload, to: leader, over: link, end: end) {
         case .placed(let position): await proposals.result(at: position, deadline: end)
         case .refused(let reason): .refused(reason)
+        case .unanswered: .unanswered
         }
     }
 
@@ -311,12 +318,12 @@ final class CoreOwner: Sendable {
                 PeerRequest.propose(payload).encoded(), to: leader, deadline: .milliseconds(wait))
             guard let result = PeerReply.placement(reply) else {
                 log.warning("a forwarded change got an answer that cannot be read", metadata: ["member": "\(leader)"])
-                return .refused(.notLeader(leader: nil))
+                return .unanswered
             }
             return result
         } catch {
             log.debug("a change could not be forwarded", metadata: ["member": "\(leader)", "error": "\(error)"])
-            return .refused(.notLeader(leader: nil))
+            return error.isWithoutEffect ? .refused(.notLeader(leader: nil)) : .unanswered
         }
     }
 
@@ -371,7 +378,7 @@ final class CoreOwner: Sendable {
                 switch await placeElsewhere(proposal.payload, to: leader, over: link, end: end) {
                 case .placed(let position):
                     stateOwner.put(.event(.accepted(Accepted(token: proposal.token, position: position))))
-                case .refused: refuse(proposal)
+                case .refused, .unanswered: refuse(proposal)
                 }
             }
         }

@@ -63,7 +63,7 @@ enum PeerReply {
             writer.put(UInt8(0))
             writer.put(position.index)
             writer.put(position.term)
-        case .refused(.notLeader), .refused(.membership): writer.put(UInt8(1))
+        case .refused(.notLeader), .refused(.membership), .unanswered: writer.put(UInt8(1))
         case .refused(.transferring): writer.put(UInt8(2))
         case .refused(.busyBytes(let limit)):
             writer.put(UInt8(3))

@@ -17,6 +17,8 @@ final class Proposals: Sendable {
         case refused(Refusal)
         /// Another entry stands where it had its place: it is in no log that counts, and may be tried again.
         case lost
+        /// Another member may have taken it and did not say so. Sent again with the same request id it is applied once.
+        case unanswered
         /// The time is over and it may still take effect.
         case inDoubt
     }
@@ -25,6 +27,8 @@ final class Proposals: Sendable {
     enum Placement: Sendable {
         case placed(LogPosition)
         case refused(Refusal)
+        /// The answer is lost: taken or not, nobody knows.
+        case unanswered
     }
 
     /// Proposals and reads waiting at once; beyond it new ones are refused as busy.

@@ -143,6 +143,10 @@ extension RaftNode {
     mutating func voteReplied(_ message: Message, _ granted: Bool) {
         guard role == .candidate else { return }
         count(vote: granted, of: message.from)
+        // Most likely two stood at once: whoever tries again first soon wins, and nobody waits out a whole timeout.
+        if !granted, !isLeader {
+            silentTicks = max(silentTicks, electionTimeout - Int.random(in: 2...12, using: &random))
+        }
     }
 
     /// The sender lives in the past: it is told, where that helps it.
