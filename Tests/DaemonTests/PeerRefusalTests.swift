@@ -123,7 +123,9 @@ struct PeerRefusalTests {
             try world.introduce(a, b)
             for member in [a, b] {
                 try await eventually("`\(member.name)` says so") {
-                    member.recorder.log.contains { $0.hasPrefix("error peer cannot be reached") && $0.contains("cluster") }
+                    member.recorder.log.contains {
+                        $0.hasPrefix("error peer cannot be reached") && $0.contains("cluster")
+                    }
                         && member.recorder.logged("connection is not taken")
                 }
                 #expect(member.recorder.refused.contains(.otherCluster))
@@ -139,7 +141,9 @@ struct PeerRefusalTests {
             try await connected(a, b)
             a.transport.replacePeers([], removed: [2])
             try await eventually("b knows") { b.recorder.refused.contains(.removed) }
-            try await eventually("b hears nothing") { b.transport.status().allSatisfy { !$0.isConnected && !$0.isHeard } }
+            try await eventually("b hears nothing") {
+                b.transport.status().allSatisfy { !$0.isConnected && !$0.isHeard }
+            }
             #expect(b.recorder.logged("you were removed"))
             #expect(a.transport.status().isEmpty)
         }

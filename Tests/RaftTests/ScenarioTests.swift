@@ -16,7 +16,7 @@ internal import Testing
     }()
 
     @Test func `there are scenarios`() {
-        #expect(Self.names.count >= 10)
+        #expect(Self.names.count >= 9)
     }
 
     @Test(arguments: names)

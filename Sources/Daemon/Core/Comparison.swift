@@ -13,7 +13,9 @@ final class Comparison: Sendable {
     /// Takes one in.
     /// - Returns: true when `own` differs there from what a quorum of the voters has: a quorum decides who is right, not
     ///   whoever leads.
-    func add(_ digest: [UInt8], of member: MemberID, at index: UInt64, own: MemberID, among membership: Membership) -> Bool {
+    func add(_ digest: [UInt8], of member: MemberID, at index: UInt64, own: MemberID, among membership: Membership)
+        -> Bool
+    {
         seen.withLock { seen in
             seen[index, default: [:]][member] = digest
             while seen.count > Self.indexesMax, let oldest = seen.keys.min() { seen[oldest] = nil }

@@ -101,7 +101,9 @@ struct LogRecovery {
                 try directory.sync()
             }
         }
-        if open.content.isEmpty, scan.segments.count > 1, !Planted.isActive(.sealNotRenewed) { try renewSealed(open.sequence - 1) }
+        if open.content.isEmpty, scan.segments.count > 1, !Planted.isActive(.sealNotRenewed) {
+            try renewSealed(open.sequence - 1)
+        }
         let renewal = Renewal(sequence: open.sequence, capacity: open.capacity, content: content, spare: scan.spare)
         return Found(
             map: map,
