@@ -43,6 +43,10 @@ public final class SimulatedDisk: @unchecked Sendable {
     public var capacityBytes = Int.max
     /// That many of the next content syncs fail; what they should have written is then in memory only.
     public var failingSyncs = 0
+    /// The content sync of this number fails, counted from 1 over the disk's life; see `syncs`.
+    public var failingSync: Int?
+    /// Content syncs tried so far.
+    public private(set) var syncs = 0
     /// That many of the next writes meet a full disk though they only overwrite, after a part of them.
     public var failingWrites = 0
 
@@ -139,8 +143,9 @@ public final class SimulatedDisk: @unchecked Sendable {
 
     public func sync(_ file: File) throws(Fault) {
         try count("sync", "")
-        if failingSyncs > 0 {
-            failingSyncs -= 1
+        syncs += 1
+        if failingSyncs > 0 || syncs == failingSync {
+            failingSyncs = max(0, failingSyncs - 1)
             // As Linux does: the pages are marked clean, so that no later sync writes them.
             file.dirty = []
             throw Fault(operation: "sync", file: "", status: 5)

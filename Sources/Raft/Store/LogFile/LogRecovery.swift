@@ -95,20 +95,22 @@ struct LogRecovery {
             content = record.bytes
             sum = record.sum
         }
+        if open.content.isEmpty, scan.segments.count > 1, !Planted.isActive(.sealNotRenewed) {
+            try renewSealed(open.sequence - 1)
+        }
+        let renewal = Renewal(sequence: open.sequence, capacity: open.capacity, content: content, spare: scan.spare)
+        let tail = try renew(renewal, sum: sum, ballast: &ballast)
+        // Only now: the record that voids them may have been read from memory and is certain to be on the disk since.
         if !scan.voided.isEmpty {
             try disk { () throws(DiskError) in
                 for sequence in scan.voided { try directory.remove(SegmentName.of(sequence)) }
                 try directory.sync()
             }
         }
-        if open.content.isEmpty, scan.segments.count > 1, !Planted.isActive(.sealNotRenewed) {
-            try renewSealed(open.sequence - 1)
-        }
-        let renewal = Renewal(sequence: open.sequence, capacity: open.capacity, content: content, spare: scan.spare)
         return Found(
             map: map,
             segments: scan.segments,
-            tail: try renew(renewal, sum: sum, ballast: &ballast),
+            tail: tail,
             cutTornTail: scan.torn != nil,
             wantsReset: wantsReset)
     }
