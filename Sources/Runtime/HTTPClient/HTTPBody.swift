@@ -53,10 +53,7 @@ actor LineReader {
     func next() async throws(HTTPError) -> [UInt8]? {
         if body == nil { body = try await open() }
         while true {
-            if let line = takeLine() {
-                if line.isEmpty { continue }
-                return line
-            }
+            if let line = takeLine() { return line }
             guard !isAtEnd, var iterator = body else { return nil }
             guard buffer.count - start <= request.limits.bodyBytesMax else {
                 guardianAbort()

@@ -34,7 +34,7 @@ public struct HTTPClient: Sendable {
             status: head.status, headers: head.headers, url: head.url, body: HTTPBody(guardian: guardian))
     }
 
-    /// Lines of a 2xx response without their line ends, empty ones left out; any other status throws `.status`.
+    /// Lines of a 2xx response without their line ends, empty ones too; any other status throws `.status`.
     ///
     /// Ends with the response. Letting go of the stream aborts the transfer. One line has at most `limits.bodyBytesMax` bytes.
     public func lines(_ request: HTTPRequest) -> AsyncThrowingStream<[UInt8], any Error> {
