@@ -59,35 +59,64 @@ private let dns = PublishedPort(hostPort: 5300, containerPort: 53, protocol: .ud
     @Test func `one endpoint less is four elements and a chain, whatever else is there`() {
         let many = (10..<500).map { service($0, [$0 % 200, 201, 202]) }
         let (gone, come) = state([service(2, [5, 6])] + many).difference(to: state([service(2, [5])] + many))
-        let (text, chains) = gone.changes(to: come, chains: gone.chains)
-        let lines = text.split(separator: "\n").map(String.init)
+        let (transactions, chains) = gone.changes(to: come, chains: gone.chains)
         let chain = chains.subtracting(gone.chains).map(\.description).joined()
         #expect(
-            lines == [
-                "add chain inet hivemind \(chain)",
-                "add rule inet hivemind \(chain) dnat ip to ip daddr . numgen inc mod 1 map @ep",
-                "delete element inet hivemind svc { 10.211.0.2 }",
-                "delete element inet hivemind ep { 10.211.0.2 . 1 }",
-                "add element inet hivemind svc { 10.211.0.2 : goto \(chain) }",
+            transactions == [
+                """
+                add chain inet hivemind \(chain)
+                add rule inet hivemind \(chain) dnat ip to ip daddr . numgen inc mod 1 map @ep
+
+                """,
+                """
+                delete element inet hivemind svc { 10.211.0.2 }
+                add element inet hivemind svc { 10.211.0.2 : goto \(chain) }
+
+                """,
+                "delete element inet hivemind ep { 10.211.0.2 . 1 }\n",
             ]
         )
     }
 
+    @Test func `a table of an earlier run is filled anew, its chains stay`() {
+        let elements = state([service(2, [5], [web]), service(3, [6, 7])]).elements
+        let there = Set(elements.chains.filter { $0.kind == .virtual })
+        let (transactions, chains) = elements.refill(chains: there)
+        #expect(chains == elements.chains)
+        #expect(transactions.count == 2)
+        #expect(transactions.first?.split(separator: "\n").allSatisfy { $0.contains(" hp1_") } == true)
+        #expect(transactions.last?.contains("add chain") == false)
+        for collection in RuleElements.Collection.allCases {
+            let kind = collection.isSet ? "set" : "map"
+            #expect(transactions.last?.contains("flush \(kind) inet hivemind \(collection.rawValue)\n") == true)
+        }
+    }
+
+    @Test func `only the name of a shared chain is one`() {
+        let chain = BalanceChain(.published, endpoints: 12, spreadBy: 8080)
+        #expect(BalanceChain(name: Substring(chain.description)) == chain)
+        for name in ["", "rr", "rr1", "rr1_", "rr_1", "rr01_1", "nat_output", "balance", "rr1_0_0", "schema_12"] {
+            #expect(BalanceChain(name: Substring(name)) == nil)
+        }
+    }
+
     @Test func `nothing new is no transaction`() {
         let (gone, come) = state([service(2, [5])]).difference(to: state([service(2, [5])]))
-        #expect(gone.changes(to: come, chains: []).text.isEmpty)
+        #expect(gone.changes(to: come, chains: []).transactions.isEmpty)
     }
 
     @Test func `a port that moves to another service is deleted before it is added`() throws {
         let (gone, come) = state([service(2, [5], [web]), service(3, [6])])
             .difference(to: state([service(2, [5]), service(3, [6], [web])]))
-        let text = gone.changes(to: come, chains: gone.chains.union(come.chains)).text
+        let text = gone.changes(to: come, chains: gone.chains.union(come.chains)).transactions
         #expect(
-            text == """
+            text == [
+                """
                 delete element inet hivemind hp_tcp { 8080 . 0 }
                 add element inet hivemind hp_tcp { 8080 . 0 : 10.210.1.6 . 80 }
 
                 """
+            ]
         )
     }
 

@@ -28,30 +28,43 @@ final class Firewall {
         try replace(ruleset, RuleState(attachments: attachments))
     }
 
-    /// Makes the table equal to `state`, in one transaction: of the differences when it is known what is there, else
-    /// (first time, or the kernel refused the differences because someone changed the table) of the whole.
+    /// Makes the table equal to `state`: by the differences when it is known what is there, by filling the table of an
+    /// earlier run anew, else (another version's table, or the kernel refused the differences because someone changed
+    /// it) by another table.
     func apply(_ ruleset: Ruleset, _ state: RuleState) throws(NetworkError) {
-        guard let applied, applied.ruleset == ruleset else { return try replace(ruleset, state) }
+        do throws(NetworkError) {
+            if let applied, applied.ruleset == ruleset { return try change(applied, to: state) }
+            if context.hasChain(ruleset.marker) { return try refill(ruleset, state) }
+        } catch {}
+        try replace(ruleset, state)
+    }
+
+    private func change(_ applied: Applied, to state: RuleState) throws(NetworkError) {
         let (gone, come) = applied.state.difference(to: state)
-        var (text, chains) = gone.changes(to: come, chains: applied.chains)
+        var (transactions, chains) = gone.changes(to: come, chains: applied.chains)
         if chains.count > Self.chainsMax {
             let needed = state.chains
-            for chain in chains.subtracting(needed).sorted() { text += "delete chain \(Ruleset.table) \(chain)\n" }
+            transactions.append(
+                chains.subtracting(needed).sorted().map { "delete chain \(Ruleset.table) \($0)\n" }.joined())
             chains.formIntersection(needed)
         }
-        do throws(NetworkError) {
-            if !text.isEmpty { try context.run(text) }
-            self.applied = Applied(ruleset: ruleset, state: state, chains: chains)
-        } catch {
-            try replace(ruleset, state)
-        }
+        for transaction in transactions { try context.run(transaction) }
+        self.applied = Applied(ruleset: applied.ruleset, state: state, chains: chains)
+    }
+
+    private func refill(_ ruleset: Ruleset, _ state: RuleState) throws(NetworkError) {
+        applied = nil
+        let there = Set(context.chains().compactMap(BalanceChain.init(name:)))
+        let (transactions, chains) = state.elements.refill(chains: there)
+        for transaction in transactions { try context.run(transaction) }
+        applied = Applied(ruleset: ruleset, state: state, chains: chains)
     }
 
     /// Makes one more attachment known to a table of an earlier run, whose services are not known yet.
     func adopt(_ link: LinkName, _ address: IPv4Address) throws(NetworkError) {
         var addition = RuleElements()
         addition.add(link, address)
-        try context.run(RuleElements().changes(to: addition, chains: []).text)
+        try context.run(RuleElements().changes(to: addition, chains: []).transactions.joined())
     }
 
     func removeTable() throws(NetworkError) {

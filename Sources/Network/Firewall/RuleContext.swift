@@ -32,13 +32,22 @@ struct RuleContext: ~Copyable {
         )
     }
 
-    func hasTable() -> Bool { succeeds("list tables inet", finding: "table \(Ruleset.table)") }
-    func hasChain(_ name: String) -> Bool { succeeds("list chain \(Ruleset.table) \(name)", finding: name) }
+    func hasTable() -> Bool { output(of: "list tables inet").contains("table \(Ruleset.table)") }
+    func hasChain(_ name: String) -> Bool { output(of: "list chain \(Ruleset.table) \(name)").contains(name) }
 
-    private func succeeds(_ command: String, finding text: String) -> Bool {
-        guard nft_run_cmd_from_buffer(raw, command) == 0, let output = nft_ctx_get_output_buffer(raw) else {
-            return false
+    /// Names of the chains of our table.
+    func chains() -> [Substring] {
+        // Every table of the family, as `table inet NAME {`, its chains indented, and `}`.
+        let tables = output(of: "list chains inet").split(separator: "\n").drop { $0 != "table \(Ruleset.table) {" }
+        return tables.dropFirst().prefix { $0 != "}" }.compactMap { line in
+            let words = line.split(whereSeparator: \.isWhitespace)
+            return words.count == 3 && words[0] == "chain" ? words[1] : nil
         }
-        return String(cString: output).contains(text)
+    }
+
+    /// Empty when the kernel refused `command`: what it would list is not there.
+    private func output(of command: String) -> String {
+        guard nft_run_cmd_from_buffer(raw, command) == 0, let output = nft_ctx_get_output_buffer(raw) else { return "" }
+        return String(cString: output)
     }
 }

@@ -21,6 +21,10 @@ struct RuleElements: Equatable, Sendable {
         case hairpin
         /// Link . the only address that may come out of it
         case antispoof
+
+        var isSet: Bool { [.hp_none, .hairpin, .antispoof].contains(self) }
+        /// Looked up by the rules of a chain some verdict led to.
+        var isBehindVerdict: Bool { [.ep, .hp_tcp, .hp_udp].contains(self) }
     }
 
     /// Slots the maps are declared for.
@@ -64,40 +68,70 @@ struct RuleElements: Equatable, Sendable {
         add(.hairpin, "\(address) . \(address)")
     }
 
-    /// One transaction from this state to `new`, and the chains there are afterwards.
+    /// The transactions from this state to `new`, to be made in this order, and the chains there are afterwards.
+    ///
+    /// The kernel reads the generation anew for every chain and lookup, so a packet may meet a transaction halfway: a
+    /// verdict of the new one, then a chain or a slot of the old one, and find nothing. Hence chains come before what
+    /// leads to them, and slots go after it.
     ///
     /// Deleting what is not there, or adding a key with another value, makes the kernel refuse the whole transaction:
     /// hence from the state that is known to be there.
     /// - Parameter chains: those that exist; none is deleted here.
-    func changes(to new: RuleElements, chains known: Set<BalanceChain>) -> (text: String, chains: Set<BalanceChain>) {
-        var text = ""
-        for chain in new.chains.subtracting(known).sorted() {
-            text += "add chain \(Ruleset.table) \(chain)\n"
-            for rule in chain.rules { text += "add rule \(Ruleset.table) \(chain) \(rule)\n" }
-        }
+    func changes(
+        to new: RuleElements,
+        chains known: Set<BalanceChain>
+    ) -> (transactions: [String], chains: Set<BalanceChain>) {
+        var deletions = ""
         var additions = ""
+        var leftovers = ""
         for collection in Collection.allCases {
             let before = elements[collection] ?? [:]
             let after = new.elements[collection] ?? [:]
             let gone = before.filter { after[$0.key] != $0.value }.keys.sorted()
-            let come = after.filter { before[$0.key] != $0.value }.sorted { $0.key < $1.key }
-            if !gone.isEmpty {
-                text += "delete element \(Ruleset.table) \(collection.rawValue) { \(gone.joined(separator: ", ")) }\n"
-            }
-            if !come.isEmpty {
-                let list = come.map { $0.value.isEmpty ? $0.key : "\($0.key) : \($0.value)" }
-                additions +=
-                    "add element \(Ruleset.table) \(collection.rawValue) { \(list.joined(separator: ", ")) }\n"
-            }
+            let late = collection.isBehindVerdict ? gone.filter { after[$0] == nil } : []
+            deletions += Self.command("delete", collection, late.isEmpty ? gone : gone.filter { after[$0] != nil })
+            leftovers += Self.command("delete", collection, late)
+            additions += Self.command(
+                "add", collection,
+                after.filter { before[$0.key] != $0.value }.sorted { $0.key < $1.key }
+                    .map { $0.value.isEmpty ? $0.key : "\($0.key) : \($0.value)" })
         }
-        return (text + additions, known.union(new.chains))
+        let transactions = [Self.additions(of: new.chains.subtracting(known)), deletions + additions, leftovers]
+        return (transactions.filter { !$0.isEmpty }, known.union(new.chains))
+    }
+
+    /// The transactions to this state from whatever elements the collections hold.
+    func refill(chains known: Set<BalanceChain>) -> (transactions: [String], chains: Set<BalanceChain>) {
+        var flush = ""
+        for collection in Collection.allCases {
+            flush += "flush \(collection.isSet ? "set" : "map") \(Ruleset.table) \(collection.rawValue)\n"
+        }
+        let elements = RuleElements().changes(to: self, chains: chains).transactions.joined()
+        return (
+            [Self.additions(of: chains.subtracting(known)), flush + elements].filter { !$0.isEmpty },
+            known.union(chains)
+        )
+    }
+
+    private static func additions(of chains: Set<BalanceChain>) -> String {
+        var text = ""
+        for chain in chains.sorted() {
+            text += "add chain \(Ruleset.table) \(chain)\n"
+            for rule in chain.rules { text += "add rule \(Ruleset.table) \(chain) \(rule)\n" }
+        }
+        return text
+    }
+
+    private static func command(_ verb: String, _ collection: Collection, _ list: [String]) -> String {
+        guard !list.isEmpty else { return "" }
+        return "\(verb) element \(Ruleset.table) \(collection.rawValue) { \(list.joined(separator: ", ")) }\n"
     }
 }
 
 /// A chain shared by everything with the same number of endpoints: its rule counts connections and looks the endpoint
 /// up in a map. Four of each, so that few services share a counter.
 struct BalanceChain: Hashable, Comparable, Sendable, CustomStringConvertible {
-    enum Kind: String, Sendable { case virtual = "rr", published = "hp" }
+    enum Kind: String, CaseIterable, Sendable { case virtual = "rr", published = "hp" }
 
     static let groups: UInt32 = 4
 
@@ -109,6 +143,16 @@ struct BalanceChain: Hashable, Comparable, Sendable, CustomStringConvertible {
         self.kind = kind
         self.endpoints = endpoints
         group = (key &* 2_654_435_769) >> 16 % Self.groups
+    }
+
+    /// - Parameter name: as `description` gives it; nil for another chain's.
+    init?(name: Substring) {
+        let numbers = name.dropFirst(2).split(separator: "_", omittingEmptySubsequences: false)
+        guard let kind = Kind(rawValue: String(name.prefix(2))), numbers.count == 2, let endpoints = Int(numbers[0]),
+            let group = UInt32(numbers[1])
+        else { return nil }
+        (self.kind, self.endpoints, self.group) = (kind, endpoints, group)
+        guard description == name else { return nil }
     }
 
     var description: String { "\(kind.rawValue)\(endpoints)_\(group)" }

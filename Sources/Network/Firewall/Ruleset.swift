@@ -71,15 +71,17 @@ struct Ruleset: Hashable, Sendable {
         """
     }
 
-    /// Name of an empty chain that tells, after a restart, whether the table in the kernel is this one.
+    /// Name of an empty chain that tells, after a restart, whether the table in the kernel is this one, shared chains
+    /// included.
     var marker: String {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325  // FNV-1a
-        for byte in body.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        let shared = BalanceChain.Kind.allCases.flatMap { BalanceChain($0, endpoints: 1, spreadBy: 0).rules }
+        for byte in (body + shared.joined()).utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
         return "schema_" + String(hash, radix: 16)
     }
 
-    /// One transaction that puts the table with `elements` in the place of whatever table there is. Packets meet
-    /// either the old one or the new one.
+    /// One transaction that puts the table with `elements` in the place of whatever table there is. A packet on its
+    /// way through the hooks in that very moment may meet neither table, which refuses its connection.
     func replacement(_ elements: RuleElements) -> String {
         """
         add table \(Self.table)
@@ -88,7 +90,7 @@ struct Ruleset: Hashable, Sendable {
         chain \(marker) {
         }
         \(body)}
-        \(RuleElements().changes(to: elements, chains: []).text)
+        \(RuleElements().changes(to: elements, chains: []).transactions.joined())
         """
     }
 }
