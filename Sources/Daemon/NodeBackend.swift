@@ -362,9 +362,11 @@ final class NodeBackend: Backend {
         return membership.isVoter(member) ? "voter" : membership.contains(member) ? "standby" : "observer"
     }
 
-    func readBarrier(_ consistency: ReadConsistency) async throws {
+    var appliedIndex: UInt64 { core.proposals.appliedIndex }
+
+    func readBarrier(_ consistency: ReadConsistency) async throws -> UInt64 {
         switch consistency {
-        case .local: return
+        case .local: return 0
         case .leader where core.status.consensus.isReady:
             // What this leader knows to be committed, applied here.
             let index = core.status.commitIndex
@@ -372,7 +374,8 @@ final class NodeBackend: Backend {
             guard await core.proposals.applied(through: index, deadline: end) else {
                 throw Problem(.timeout, "this node has not applied entry \(index) yet", hint: "try again")
             }
-        case .leader, .linearizable: try await core.readBarrier()
+            return index
+        case .leader, .linearizable: return try await core.readBarrier()
         }
     }
 

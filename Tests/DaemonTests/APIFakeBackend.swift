@@ -16,6 +16,7 @@ final class FakeBackend: Backend {
         var unchanged = false
         var barriers: [ReadConsistency] = []
         var hasLeader = true
+        var configReads = 0
         /// In order; those up to `eventsGone` are no longer kept.
         var events: [EventView] = []
         var eventsGone: UInt64 = 0
@@ -28,6 +29,8 @@ final class FakeBackend: Backend {
     let lines: @Sendable () -> AsyncThrowingStream<AppLogLine, any Error>
     let onStatus: @Sendable () async throws -> Void
     let onImport: @Sendable (String) throws -> Void
+    /// What happens while the members confirm what is current.
+    let onBarrier: @Sendable (FakeBackend) async throws -> Void
 
     init(
         fault: (any Error)? = nil,
@@ -38,12 +41,14 @@ final class FakeBackend: Backend {
             }
         },
         onStatus: @escaping @Sendable () async throws -> Void = {},
-        onImport: @escaping @Sendable (String) throws -> Void = { _ in }
+        onImport: @escaping @Sendable (String) throws -> Void = { _ in },
+        onBarrier: @escaping @Sendable (FakeBackend) async throws -> Void = { _ in }
     ) {
         self.fault = fault
         self.lines = lines
         self.onStatus = onStatus
         self.onImport = onImport
+        self.onBarrier = onBarrier
     }
 
     static let epoch = Timestamp(milliseconds: 0)
@@ -63,12 +68,16 @@ final class FakeBackend: Backend {
         guard key.name == "web" else { throw Problem(.notFound, "no app `\(key)`", hint: "hivemind app ls") }
     }
 
-    func readBarrier(_ consistency: ReadConsistency) async throws {
+    var appliedIndex: UInt64 { state.withLock { $0.index } }
+
+    func readBarrier(_ consistency: ReadConsistency) async throws -> UInt64 {
         let isCurrent = state.withLock { state in
             state.barriers.append(consistency)
             return state.hasLeader || consistency == .local
         }
+        try await onBarrier(self)
         guard isCurrent else { throw Problem(.noLeader, "no leader answers", hint: "use ?consistency=local") }
+        return appliedIndex
     }
 
     // MARK: - Events
@@ -266,9 +275,11 @@ final class FakeBackend: Backend {
     }
 
     func config(_ key: ObjectKey) async throws -> ConfigView {
-        guard let config = state.withLock({ $0.configs[key] }) else {
-            throw Problem(.notFound, "no config `\(key)`")
+        let config = state.withLock { state in
+            state.configReads += 1
+            return state.configs[key]
         }
+        guard let config else { throw Problem(.notFound, "no config `\(key)`") }
         return config
     }
 

@@ -2,6 +2,7 @@
 import Foundation
 import Model
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Daemon
@@ -26,6 +27,28 @@ import Testing
                 _ = try await server.request("GET", "\(row.path)?consistency=\(consistency.rawValue)")
                 #expect(backend.state.withLock { $0.barriers.last } == consistency)
             }
+        }
+    }
+
+    @Test func `what was read before the confirmation counts when nothing had to be applied`() async throws {
+        let backend = FakeBackend(onBarrier: { backend in
+            try await eventually("the early read") { backend.state.withLock { $0.configReads == 1 } }
+        })
+        try await withServer(backend) { server async throws in
+            #expect(try await server.request("GET", "/v1/configs/a").status == 404)
+            #expect(backend.state.withLock { $0.configReads } == 1)
+        }
+    }
+
+    @Test func `what was read before the confirmed entry was applied is read again`() async throws {
+        let backend = FakeBackend(onBarrier: { backend in
+            try await eventually("the early read") { backend.state.withLock { $0.configReads == 1 } }
+            _ = try await backend.putConfig(ObjectKey(namespace: "default", name: "a"), "new", .none)
+        })
+        try await withServer(backend) { server async throws in
+            let answer = try await server.request("GET", "/v1/configs/a")
+            #expect(try answer.json(ConfigView.self).data == "new")
+            #expect(backend.state.withLock { $0.configReads } == 2)
         }
     }
 

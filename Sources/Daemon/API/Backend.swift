@@ -5,9 +5,13 @@ internal import Model
 ///
 /// Every refusal is thrown as a `Problem`; any other error becomes `internal` and is logged.
 protocol Backend: Sendable {
+    /// What is read here from now on shows every entry through it.
+    var appliedIndex: UInt64 { get }
     /// Waits until what is read here afterwards is as current as asked. Nothing to wait for with `.local`.
+    /// - Returns: the entry through which a state is as current as asked; 0 when any is.
     /// - Throws: `noLeader` when nobody confirmed it in bounded time; `busy`.
-    func readBarrier(_ consistency: ReadConsistency) async throws
+    @discardableResult
+    func readBarrier(_ consistency: ReadConsistency) async throws -> UInt64
 
     // Apps
     func apps(namespace: String?) async throws -> ItemList<AppView>

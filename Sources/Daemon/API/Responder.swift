@@ -99,9 +99,27 @@ struct Responder: Sendable {
     }
 
     private func run(_ route: Route, _ request: APIRequest, _ identity: String?) async throws -> APIReply {
-        if let standard = route.reads { try await request.backend.readBarrier(request.consistency ?? standard) }
+        if let standard = route.reads {
+            let consistency = request.consistency ?? standard
+            if consistency == .linearizable { return try await readWhileConfirmed(route, request) }
+            try await request.backend.readBarrier(consistency)
+        }
         guard let identity else { return try await route.handler(request) }
         return try await RequestIdentity.$current.withValue(identity) { try await route.handler(request) }
+    }
+
+    /// Reads while the members confirm what is current. What was read counts when the state already had everything by
+    /// then, which is the rule when little is written; else it is read once more.
+    private func readWhileConfirmed(_ route: Route, _ request: APIRequest) async throws -> APIReply {
+        let applied = request.backend.appliedIndex
+        async let early = outcome(of: route, request)
+        let needed = try await request.backend.readBarrier(.linearizable)
+        let reply = await early
+        return try applied >= needed ? reply.get() : await route.handler(request)
+    }
+
+    private func outcome(of route: Route, _ request: APIRequest) async -> Result<APIReply, any Error> {
+        do { return .success(try await route.handler(request)) } catch { return .failure(error) }
     }
 
     private func write(

@@ -35,7 +35,10 @@ public final class StateMachine: Sendable {
         self.path = path
         var configuration = Configuration()
         configuration.prepareDatabase { db in
-            try db.execute(sql: "PRAGMA foreign_keys = ON; PRAGMA cache_size = -4096; PRAGMA secure_delete = OFF")
+            // Readers keep the upper pages of a few tables; the kernel has the rest. Each of them may fill its cache.
+            let kibibytes = db.configuration.readonly ? 512 : 4_096
+            try db.execute(
+                sql: "PRAGMA foreign_keys = ON; PRAGMA cache_size = -\(kibibytes); PRAGMA secure_delete = OFF")
         }
         configuration.maximumReaderCount = 4
         if let path {
@@ -69,6 +72,7 @@ public final class StateMachine: Sendable {
         if let path {
             var reading = Configuration()
             reading.readonly = true
+            reading.prepareDatabase { db in try db.execute(sql: "PRAGMA cache_size = -512") }
             questions = try DatabaseQueue(path: path, configuration: reading)
         } else {
             questions = nil
