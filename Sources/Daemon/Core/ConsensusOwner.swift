@@ -6,14 +6,14 @@ internal import Raft
 internal import Store
 internal import Synchronization
 
-/// The one owner of the consensus core: a thread that feeds inputs in and hands outputs on, and never waits for a disk.
+/// The one owner of the consensus core: feeds inputs in and hands outputs on, one turn after the other, and never waits
+/// for a disk.
 ///
-/// Writes go to the log's thread, committed entries to the state's, messages to the peers. Messages a write unlocks leave
-/// from the log's thread, so that an acknowledgement does not wait for this one.
-///
-/// `@unchecked Sendable`: `raft` and the variables beside it are touched by the thread alone, after `start`; the rest is
-/// immutable or behind a Mutex.
-final class ConsensusOwner: @unchecked Sendable {
+/// Turns are made by a thread of its own, for ticks and whatever waits, or by an event loop that brings an input while
+/// nobody is at the core: one client alone does not wait until a thread wakes. Writes go to the log's thread, committed
+/// entries to the state's, messages to the peers. Messages a write unlocks leave from the log's thread, so that an
+/// acknowledgement does not wait for a turn.
+final class ConsensusOwner: Sendable {
     /// What others may know of consensus without asking it.
     struct Status: Sendable {
         var term: UInt64 = 0
@@ -47,12 +47,26 @@ final class ConsensusOwner: @unchecked Sendable {
     /// Inputs waiting for the core. Beyond it messages are dropped and proposals refused.
     static let inboxMax = 20_000
 
-    private var raft: RaftNode
-    private var nextTick: Int64 = 0
-    /// Proposals for the next batch.
-    private var gathered: [Proposal] = []
-    /// Until then they wait for the batch before them.
-    private var gatherUntil: Int64 = 0
+    /// What a turn works on.
+    private struct Core {
+        var raft: RaftNode
+        var sinks: Sinks?
+        var nextTick: Int64 = 0
+        /// Proposals for the next batch.
+        var gathered: [Proposal] = []
+        /// Until then they wait for the batch before them.
+        var gatherUntil: Int64 = 0
+        /// Nothing is taken any more.
+        var isOver = false
+
+        /// A batch of this leader is on its way and not for long.
+        func gathers(now: Int64) -> Bool {
+            now < gatherUntil && raft.isLeader && raft.commitIndex < raft.lastPosition.index
+        }
+    }
+
+    private let core: Mutex<Core>
+    /// What no turn has taken yet. Taken by a turn only, so that inputs stay in order.
     private let mailbox = Mailbox<Input>()
     private let shared: Mutex<Status>
     private let ended = Signal()
@@ -60,10 +74,9 @@ final class ConsensusOwner: @unchecked Sendable {
     private let proposals: Proposals
     private let log: Logger
     private let peers: Mutex<(any PeerLink)?> = Mutex(nil)
-    private let sinks: Mutex<Sinks?> = Mutex(nil)
 
     init(raft: RaftNode, writer: LogWriter, proposals: Proposals, log: Logger) {
-        self.raft = raft
+        core = Mutex(Core(raft: raft))
         self.writer = writer
         self.proposals = proposals
         self.log = log
@@ -72,7 +85,7 @@ final class ConsensusOwner: @unchecked Sendable {
 
     var status: Status { shared.withLock { $0 } }
 
-    func connect(_ sinks: Sinks) { self.sinks.withLock { $0 = sinks } }
+    func connect(_ sinks: Sinks) { core.withLock { $0.sinks = sinks } }
     func connect(_ peers: any PeerLink) { self.peers.withLock { $0 = peers } }
 
     func start() { Thread.spawn { self.loop() } }
@@ -91,7 +104,24 @@ final class ConsensusOwner: @unchecked Sendable {
     /// From another member; dropped when this one cannot keep up.
     func receive(_ messages: [Message]) {
         guard mailbox.count < Self.inboxMax else { return }
-        for message in messages { mailbox.put(.message(message)) }
+        take(messages.map { .message($0) })
+    }
+
+    /// Makes a turn of them at once when nobody is at the core, else leaves them to the thread.
+    ///
+    /// For whoever must not wait but may work: a turn takes some microseconds, a copy of what it appends included.
+    func take(_ inputs: [Input]) {
+        let gathers = core.withLockIfAvailable { core -> Bool? in
+            guard !core.isOver, core.sinks != nil, core.nextTick > 0 else { return nil }
+            let gathered = core.gathered.isEmpty
+            turn(&core, inputs)
+            return gathered && !core.gathered.isEmpty
+        }
+        switch gathers {
+        case .some(.some(true)): mailbox.nudge()
+        case .some(.some(false)): break
+        case .some(.none), .none: for input in inputs { put(input) }
+        }
     }
 
     var isFull: Bool { mailbox.count >= Self.inboxMax }
@@ -102,57 +132,64 @@ final class ConsensusOwner: @unchecked Sendable {
         peers.withLock { $0 }?.send(messages)
     }
 
-    // MARK: - The thread
+    // MARK: - Turns
 
     private func loop() {
         defer { ended.raise() }
-        guard let sinks = sinks.withLock({ $0 }) else { return }
-        do {
-            while true {
-                var now = Clock.monotonic()
-                let gathers = gathers(now: now)
-                var (inputs, isClosed) = mailbox.take(
-                    waitMilliseconds: (gathers ? min(nextTick, gatherUntil) : nextTick) - now, isPatient: gathers)
-                if isClosed, inputs.isEmpty { return }
-                now = Clock.monotonic()
-                if now >= nextTick {
-                    // A machine that slept or stopped sends one tick for all it missed: silence it did not hear is no
-                    // reason for an election.
-                    inputs.append(.tick)
-                    nextTick = now + Self.tickMilliseconds
-                    proposals.expire(now: now)
-                }
-                gather(&inputs)
-                if !inputs.isEmpty { try carryOut(raft.step(inputs), sinks) }
-                guard !gathered.isEmpty, !self.gathers(now: now) else { continue }
-                gatherUntil = now + Self.gatherMilliseconds
-                stamp()
-                let batch = gathered
-                gathered = []
-                try carryOut(raft.step([.propose(batch)]), sinks)
+        while true {
+            let (wakeAt, isPatient, isOver) = core.withLock { core in
+                turn(&core, [])
+                let gathers = !core.gathered.isEmpty && core.gathers(now: Clock.monotonic())
+                return (gathers ? min(core.nextTick, core.gatherUntil) : core.nextTick, gathers, core.isOver)
             }
+            if isOver { return }
+            mailbox.wait(milliseconds: wakeAt - Clock.monotonic(), isPatient: isPatient)
+        }
+    }
+
+    /// Everything that waits, and then `more`.
+    private func turn(_ core: inout Core, _ more: [Input]) {
+        guard !core.isOver, let sinks = core.sinks else { return }
+        var (inputs, isClosed) = mailbox.takeAll()
+        inputs += more
+        if isClosed, inputs.isEmpty {
+            core.isOver = true
+            return
+        }
+        let now = Clock.monotonic()
+        if now >= core.nextTick {
+            // A machine that slept or stopped sends one tick for all it missed: silence it did not hear is no
+            // reason for an election.
+            inputs.append(.tick)
+            core.nextTick = now + Self.tickMilliseconds
+            proposals.expire(now: now)
+        }
+        inputs.removeAll { input in
+            guard case .propose(let proposals) = input else { return false }
+            core.gathered += proposals
+            return true
+        }
+        do {
+            if !inputs.isEmpty { try step(&core, inputs, sinks) }
+            guard !core.gathered.isEmpty, !core.gathers(now: now) else { return }
+            core.gatherUntil = now + Self.gatherMilliseconds
+            // The leader's time counts, whoever proposed.
+            let time = Clock.now()
+            var batch = core.gathered
+            core.gathered = []
+            for place in batch.indices { Command.stamp(&batch[place].payload, at: time) }
+            try step(&core, [.propose(batch)], sinks)
         } catch {
+            core.isOver = true
             sinks.fail(DaemonError("the log takes no more: \(error.message)", hint: error.hint))
         }
     }
 
-    /// A batch of this leader is on its way and not for long.
-    private func gathers(now: Int64) -> Bool {
-        now < gatherUntil && raft.isLeader && raft.commitIndex < raft.lastPosition.index
-    }
-
-    private func gather(_ inputs: inout [Input]) {
-        inputs.removeAll { input in
-            guard case .propose(let proposals) = input else { return false }
-            gathered += proposals
-            return true
-        }
-    }
-
-    /// The leader's time counts, whoever proposed.
-    private func stamp() {
-        let now = Clock.now()
-        for place in gathered.indices { Command.stamp(&gathered[place].payload, at: now) }
+    private func step(_ core: inout Core, _ inputs: [Input], _ sinks: Sinks) throws(LogError) {
+        let output = core.raft.step(inputs)
+        try carryOut(output, sinks)
+        publish(core.raft)
+        if let change = output.roleChange { changed(change, sinks) }
     }
 
     private func carryOut(_ output: Output, _ sinks: Sinks) throws(LogError) {
@@ -167,8 +204,6 @@ final class ConsensusOwner: @unchecked Sendable {
         if !output.reads.isEmpty { proposals.read(output.reads) }
         if !output.transfers.isEmpty { proposals.transferred(output.transfers) }
         if let membership = output.membership { sinks.membership(membership) }
-        publish()
-        if let change = output.roleChange { changed(change, sinks) }
     }
 
     private func accepted(_ accepted: [Accepted], _ sinks: Sinks) {
@@ -208,7 +243,7 @@ final class ConsensusOwner: @unchecked Sendable {
         }
     }
 
-    private func publish() {
+    private func publish(_ raft: RaftNode) {
         let status = Status(
             term: raft.term, commitIndex: raft.commitIndex, leader: raft.leader, isLeader: raft.isLeader,
             isReady: raft.isReady, lastIndex: raft.lastPosition.index, baseIndex: raft.basePosition.index,

@@ -250,7 +250,7 @@ final class CoreOwner: Sendable {
             let outcome: Proposals.Outcome
             if status.isLeader {
                 outcome = await proposals.propose(deadline: end) { [payload] token in
-                    consensus.put(.propose([Proposal(token: token, payload: payload)]))
+                    consensus.take([.propose([Proposal(token: token, payload: payload)])])
                 }
             } else if let leader = status.leader, let link = peers.withLock({ $0 }) {
                 // With an id it may be sent again when an answer is lost: it is applied once.
@@ -336,7 +336,8 @@ final class CoreOwner: Sendable {
                 return PeerReply.encode(.refused(.busyEntries(limit: ConsensusOwner.inboxMax)))
             }
             return PeerReply.encode(
-                await proposals.place { token in consensus.put(.propose([Proposal(token: token, payload: payload)])) })
+                await proposals.place { token in consensus.take([.propose([Proposal(token: token, payload: payload)])])
+                })
         case .progress:
             let status = consensus.status
             return status.isLeader ? PeerReply.encode(status.progress) : []
@@ -392,7 +393,7 @@ final class CoreOwner: Sendable {
     func readBarrier(deadline: Duration = .seconds(5)) async throws -> UInt64 {
         let end = Clock.monotonic() + Int64(deadline / .milliseconds(1))
         while true {
-            if let index = await proposals.read(deadline: end, submit: { consensus.put(.read(token: $0)) }) {
+            if let index = await proposals.read(deadline: end, submit: { consensus.take([.read(token: $0)]) }) {
                 guard await proposals.applied(through: index, deadline: end) else {
                     throw Problem(
                         .timeout, "this node has not applied entry \(index) yet", hint: "ask another node, or try again"

@@ -1,17 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Synchronization
 
-/// What others ask of one thread: many put, one takes everything at once, in order.
+/// What others ask of one thread: many put, one waits, whoever takes gets everything at once, in order.
 ///
 /// Unbounded by itself; whoever lets the outside fill it looks at `count` first.
 final class Mailbox<Item: Sendable>: Sendable {
     private struct Contents {
         var items: [Item] = []
         var isClosed = false
-        /// The thread is awake or about to be, and looks again before it sleeps.
-        var isSignalled = false
-        /// The thread sleeps and does not want to be woken for what can wait.
+        /// Something among the items cannot wait.
+        var isUrgent = false
+        /// The thread is to look around, whatever there is.
+        var isNudged = false
+        /// The thread sleeps, or is about to.
+        var isAwaited = false
+        /// It does not want to be woken for what can wait.
         var isPatient = false
+
+        func endsWait(_ isPatient: Bool) -> Bool {
+            isClosed || isNudged || (isPatient ? isUrgent : !items.isEmpty)
+        }
+
+        /// Whether the thread has to be woken: whoever is first does, the others ride along.
+        mutating func wakes() -> Bool {
+            guard isAwaited, endsWait(isPatient) else { return false }
+            isAwaited = false
+            return true
+        }
     }
 
     private let contents = Mutex(Contents())
@@ -21,39 +36,60 @@ final class Mailbox<Item: Sendable>: Sendable {
 
     /// - Parameter canWait: wakes nobody who asked to be left alone; taken with whatever comes next.
     func put(_ item: Item, canWait: Bool = false) {
-        let wakes = contents.withLock { contents in
+        change { contents in
             contents.items.append(item)
-            // Whoever comes first wakes the thread; the others ride along.
-            guard !contents.isSignalled, !(canWait && contents.isPatient) else { return false }
-            contents.isSignalled = true
-            return true
+            if !canWait { contents.isUrgent = true }
+        }
+    }
+
+    /// Ends a wait, now or the next.
+    func nudge() { change { $0.isNudged = true } }
+
+    /// No more waiting from here on.
+    func close() { change { $0.isClosed = true } }
+
+    private func change(_ body: (inout Contents) -> Void) {
+        let wakes = contents.withLock { contents in
+            body(&contents)
+            return contents.wakes()
         }
         if wakes { signal.raise() }
     }
 
-    /// No more waiting: `take` returns at once from here on.
-    func close() {
-        contents.withLock { $0.isClosed = true }
-        signal.raise()
-    }
-
-    /// Everything there is; waits that long for the first. `isClosed` with no items: nothing more comes.
+    /// Returns when there is something to take, or nothing more will come, or the time is over; sometimes for nothing.
     /// - Parameter isPatient: what can wait does not end the waiting.
-    func take(waitMilliseconds: Int64, isPatient: Bool = false) -> (items: [Item], isClosed: Bool) {
-        let first = takeNow(isPatient: isPatient)
-        guard first.items.isEmpty, !first.isClosed, waitMilliseconds > 0 else { return first }
-        signal.wait(milliseconds: waitMilliseconds)
-        return takeNow(isPatient: false)
+    func wait(milliseconds: Int64, isPatient: Bool = false) {
+        let sleeps = contents.withLock { contents in
+            guard milliseconds > 0, !contents.endsWait(isPatient) else {
+                contents.isNudged = false
+                return false
+            }
+            contents.isAwaited = true
+            contents.isPatient = isPatient
+            return true
+        }
+        guard sleeps else { return }
+        signal.wait(milliseconds: milliseconds)
+        contents.withLock { contents in
+            contents.isAwaited = false
+            contents.isNudged = false
+        }
     }
 
-    private func takeNow(isPatient: Bool) -> (items: [Item], isClosed: Bool) {
+    /// Everything there is. `isClosed` with no items: nothing more comes.
+    func takeAll() -> (items: [Item], isClosed: Bool) {
         contents.withLock { contents in
             defer {
                 contents.items = []
-                contents.isSignalled = false
-                contents.isPatient = isPatient
+                contents.isUrgent = false
             }
             return (contents.items, contents.isClosed)
         }
+    }
+
+    /// `takeAll` after `wait`.
+    func take(waitMilliseconds: Int64) -> (items: [Item], isClosed: Bool) {
+        wait(milliseconds: waitMilliseconds)
+        return takeAll()
     }
 }
