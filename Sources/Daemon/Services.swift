@@ -289,6 +289,7 @@ private struct Bootstrap: Service {
             try await propose(.initializeCluster(cluster))
             let known = try await state.read { try $0.nodes() }.first { $0.id == node.id }
             if known != node { try await propose(.putNode(node)) }
+            Thread.spawn { ProgramPages.release() }
             // A service that returns ends the group.
             try? await gracefulShutdown()
         }
