@@ -80,9 +80,12 @@ final class CoreOwner: Sendable {
     /// Opens log and snapshots and puts the core on what it finds; finishes what a crash interrupted.
     ///
     /// A state that is behind the log, because its file was lost or damaged, begins from the newest snapshot.
-    /// - Throws: `LogError` when the log is damaged or belongs to another state, `SnapshotError`; nothing is changed then.
+    /// - Parameter hasLog: there was a log in an earlier run, so that another one must not be begun.
+    /// - Throws: `LogError` when the log is damaged, missing or belongs to another state, `SnapshotError`; nothing is
+    ///   changed then.
     init(
-        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, seed: UInt64, log: Logger
+        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, hasLog: Bool, seed: UInt64,
+        log: Logger
     ) throws {
         let fsync = LatencyWindow()
         let logDirectory = dataDirectory + "/log"
@@ -96,6 +99,7 @@ final class CoreOwner: Sendable {
         }
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
+        options.mustExist = hasLog
         let file = try LogFile(
             directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync),
             minimumIndex: meta.appliedIndex,
