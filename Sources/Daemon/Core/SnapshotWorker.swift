@@ -99,15 +99,7 @@ private final class Reception: SnapshotReception {
     }
 
     func write(_ chunk: SnapshotChunk) async throws {
-        try await worker.run { [self] in
-            try receiver.withLock { receiver in
-                let piece = Store.SnapshotChunk(offset: chunk.offset, bytes: chunk.bytes)
-                guard piece.checksum == chunk.checksum else {
-                    throw SnapshotError(.damaged, "the chunk at byte \(chunk.offset) is not what was sent")
-                }
-                try receiver.write(piece)
-            }
-        }
+        try await worker.run { [self] in try receiver.withLock { try $0.write(chunk) } }
     }
 
     func finish() async throws -> SnapshotVerdict {
@@ -153,7 +145,7 @@ extension SnapshotWorker {
                 guard let chunk = try reader.chunk(at: offset) else {
                     throw SnapshotError(.outOfOrder, "the snapshot ends before byte \(offset)")
                 }
-                return SnapshotChunk(offset: chunk.offset, checksum: chunk.checksum, bytes: chunk.bytes)
+                return chunk
             }
         }
         return (source, manifest.meta)
