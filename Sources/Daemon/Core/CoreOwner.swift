@@ -51,7 +51,7 @@ final class CoreOwner: Sendable {
     private let condition = Mutex<String?>(nil)
     private let isShortOfSpace = Mutex(false)
     private let peers = Mutex<(any PeerLink)?>(nil)
-    private let failure = Mutex<(@Sendable (DaemonError) -> Void)?>(nil)
+    private let sinks = Mutex<Sinks?>(nil)
     /// Proposals of this node's own core that another member has to take.
     private let forwards: AsyncStream<[Proposal]>
     private let forwardsInput: AsyncStream<[Proposal]>.Continuation
@@ -181,7 +181,7 @@ final class CoreOwner: Sendable {
     }
 
     func start(_ sinks: Sinks) {
-        failure.withLock { $0 = sinks.fail }
+        self.sinks.withLock { $0 = sinks }
         stateOwner.connect(
             StateOwner.Sinks(
                 perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
@@ -225,7 +225,7 @@ final class CoreOwner: Sendable {
     private func fail(_ error: DaemonError) {
         log.error("the core has stopped", metadata: ["error": "\(error.message)"])
         proposals.close()
-        failure.withLock { $0 }?(error)
+        sinks.withLock { $0 }?.fail(error)
     }
 
     // MARK: - Writing
