@@ -37,6 +37,10 @@ final class CoreOwner: Sendable {
     /// Given up when the disk is full all the same, so that removals can still be written.
     static let ballastBytes = 32 << 20
 
+    /// Of one change. With what is around it, it fits a message between members and a record of the log: a larger one could
+    /// be taken and never be agreed.
+    static let entryBytesMax = MessageCodec.messageBytesMax - 4_096
+
     let member: MemberID
     let proposals = Proposals()
     let consensus: ConsensusOwner
@@ -108,8 +112,7 @@ final class CoreOwner: Sendable {
         let recovered = file.recovered
         var configuration = RaftNode.Configuration(id: member)
         configuration.seed = seed
-        // A config of 1 MiB may grow sixfold when JSON escapes it.
-        configuration.entryBytesMax = 8 << 20
+        configuration.entryBytesMax = Self.entryBytesMax
         let raft = RaftNode(
             configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
             termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
