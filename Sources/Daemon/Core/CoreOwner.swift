@@ -191,6 +191,7 @@ final class CoreOwner: Sendable {
                 applied: { [consensus] in consensus.put(.applied($0)) },
                 installed: { [self] install in
                     isStateWrong.withLock { $0 = false }
+                    snapshots.trust()
                     consensus.put(.installed(install))
                 },
                 compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
@@ -502,6 +503,7 @@ final class CoreOwner: Sendable {
             })
         else { return }
         log.critical("this node's state differs from a majority's, it is replaced", metadata: ["index": "\(index)"])
+        snapshots.distrust()
         wrongInput.yield(index)
     }
 
