@@ -118,7 +118,10 @@ public enum DaemonMain {
                 service: CoreService(
                     core: core, transport: transport, compareInterval: configuration.compareInterval)),
         ]
-        if let transport { services.insert(.init(service: transport), at: 0) }
+        if let transport {
+            services.insert(.init(service: transport), at: 0)
+            services.append(.init(service: CertificateReload(transport: transport, log: log)))
+        }
         var group = ServiceGroupConfiguration(
             services: services,
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))

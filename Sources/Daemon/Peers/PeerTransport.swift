@@ -103,9 +103,7 @@ final class PeerTransport: Service {
 
     /// - Throws: `DaemonError` when the address cannot be listened on.
     func start() async throws(DaemonError) {
-        for warning in ground.certificates.current.warnings {
-            ground.log.warning("certificate files need care", metadata: ["detail": "\(warning)"])
-        }
+        warnOfCertificates()
         state.withLock { $0.isRunning = true }
         do {
             let listener = try await bind()
@@ -160,7 +158,16 @@ final class PeerTransport: Service {
     var certificateExpiry: Date { ground.certificates.current.expiry }
 
     /// Reads the certificate files again, for connections to come. On error the old ones stay in use.
-    func reloadCertificates() async throws(DaemonError) { try await ground.certificates.reload() }
+    func reloadCertificates() async throws(DaemonError) {
+        try await ground.certificates.reload()
+        warnOfCertificates()
+    }
+
+    private func warnOfCertificates() {
+        for warning in ground.certificates.current.warnings {
+            ground.log.warning("certificate files need care", metadata: ["detail": "\(warning)"])
+        }
+    }
 
     // MARK: - Members
 
