@@ -335,6 +335,7 @@ final class NodeBackend: Backend {
         let progress = await core.memberProgress()
         let configuration = status.consensus.configuration?.membership ?? Membership(voters: [core.member])
         let last = progress?.map(\.match).max() ?? 0
+        let links = members.status
         let views = configuration.members.map { member -> MemberView in
             let known = progress?.first { $0.id == member }
             let name = self.name(of: member)
@@ -344,7 +345,7 @@ final class NodeBackend: Backend {
                 address: members.peer(member).map { "\($0.address)" } ?? node?.address ?? "",
                 role: configuration.isVoter(member) ? "voter" : "standby", matchIndex: known?.match,
                 lastContactMs: known.map { $0.silentTicks * Int(ConsensusOwner.tickMilliseconds) },
-                lag: known.map { last - $0.match })
+                lag: known.map { last - $0.match }, refusal: links.first { $0.id == member }?.refusal)
         }
         return ClusterView(
             id: cluster, leader: leaderName(status), term: status.term, commitIndex: status.commitIndex,

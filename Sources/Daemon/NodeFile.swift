@@ -9,6 +9,8 @@ struct NodeFile: Codable, Hashable {
     var name: String
     var clusterId: String
     var memberId: MemberID
+    /// True once the node has a log: it may have promised things in it, so another one is never begun.
+    var hasLog: Bool?
 
     static let fileName = "node.json"
 

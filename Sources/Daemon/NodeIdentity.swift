@@ -13,6 +13,9 @@ final class NodeIdentity: Sendable {
     let name: String
     let clusterID: String
     let member: MemberID
+    /// The node has begun a log in an earlier run; if it is gone, so are its votes.
+    let hasLog: Bool
+    private let directory: String
     private let lock: Int32
     /// Its presence keeps this node from ever voting again under its id.
     private let mark: String
@@ -48,6 +51,9 @@ final class NodeIdentity: Sendable {
         }
         lock = held
         mark = "\(dataDirectory)/\(Self.markName)"
+        directory = dataDirectory
+        // Others know a member by what is made after its log.
+        hasLog = file.hasLog == true || FileManager.default.fileExists(atPath: KnownIncarnations.path(dataDirectory))
         id = file.id
         name = file.name
         clusterID = file.clusterId
@@ -93,6 +99,37 @@ final class NodeIdentity: Sendable {
                 "the data directory `\(dataDirectory)` belongs to node `\(file.name)` (member \(file.memberId)), the peer "
                     + "list says `\(peers.own.name)` (member \(peers.own.id))",
                 hint: "give the node's own --data-dir, or an empty one for a new node")
+        }
+    }
+
+    /// Records, durably, that there is a log now: before anything is promised in it.
+    func logBegun() throws {
+        var file: NodeFile
+        do { file = try NodeFile.read(directory) } catch { throw DaemonError(error.detail, hint: error.hint) }
+        guard file.hasLog != true else { return }
+        file.hasLog = true
+        try file.write(directory)
+    }
+
+    /// What to end with when state and log do not go together; nil for damage and for trouble with the disk.
+    /// Nothing was changed: the node is itself again once what is missing is back.
+    func refusal(of error: LogError) -> DaemonError? {
+        switch error.code {
+        case .missing:
+            DaemonError(
+                "\(error.message): there is none in `\(directory)/log`",
+                hint: "put it back as it was (is its disk mounted?), never an older copy. Without it the node may have "
+                    + "forgotten votes and acknowledgements and must not go on under its id: give the machine an empty data "
+                    + "directory, and in a cluster a new member id; a node alone begins again from a snapshot: "
+                    + "hivemind cluster snapshot restore FILE")
+        case .stateBehind:
+            DaemonError(
+                "\(error.message); see `\(directory)/state.sqlite`",
+                hint:
+                    "put state.sqlite back with its -wal file (is its disk mounted?), or the newest snapshot of this node "
+                    + "into `\(directory)/snapshots` and take state.sqlite away; if both are lost, give the machine an empty "
+                    + "data directory and a new member id")
+        default: nil
         }
     }
 

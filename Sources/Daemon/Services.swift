@@ -44,12 +44,14 @@ public enum DaemonMain {
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
                 node: identity.id, member: identity.member, state: state,
-                dataDirectory: configuration.dataDirectory,
+                dataDirectory: configuration.dataDirectory, hasLog: identity.hasLog,
                 seed: generator.next(), log: log)
+            try identity.logBegun()
         } catch {
             if let rooms = try? await starting { await rooms.shutdown() }
-            if cluster != nil, let damage = error as? Store.LogError, damage.code == .damaged {
-                throw try identity.quarantine(damage)
+            if let fault = error as? Store.LogError {
+                if let refusal = identity.refusal(of: fault) { throw refusal }
+                if cluster != nil, fault.code == .damaged { throw try identity.quarantine(fault) }
             }
             throw error
         }
@@ -116,7 +118,10 @@ public enum DaemonMain {
                 service: CoreService(
                     core: core, transport: transport, compareInterval: configuration.compareInterval)),
         ]
-        if let transport { services.insert(.init(service: transport), at: 0) }
+        if let transport {
+            services.insert(.init(service: transport), at: 0)
+            services.append(.init(service: CertificateReload(transport: transport, log: log)))
+        }
         var group = ServiceGroupConfiguration(
             services: services,
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))

@@ -20,6 +20,16 @@ struct ClusterTests {
         #expect(daemon.log == ["GET /v1/cluster", "GET /v1/status"])
     }
 
+    @Test func `a member that does not take this one is named with its words`() async {
+        var cluster = Sample.leaderless
+        cluster.members[1].refusal = "the other side refuses: you were removed"
+        let daemon = FakeDaemon().on("GET /v1/cluster", .ok(cluster)).on("GET /v1/status", .ok(Sample.status))
+        let text = await hivemind("cluster", "status", daemon: daemon).out
+        #expect(text.contains("beta: the other side refuses: you were removed"), "\(text)")
+        let json = await hivemind("cluster", "status", "-o", "json", daemon: daemon).out
+        #expect(json.contains(#""refusal": "the other side refuses: you were removed""#), "\(json)")
+    }
+
     @Test func `leadership goes to whom is named, in either form, or to whom the leader chooses`() async {
         let path = "POST /v1/cluster/transfer-leader"
         let daemon = FakeDaemon().on(path, .ok(LeaderView(leader: "beta", previous: "alpha", term: 3)))

@@ -198,6 +198,63 @@ extension RawConnection {
         }
     }
 
+    @Test func `a client that does not read at all is let go and resumes where it was`() async throws {
+        let backend = FakeBackend()
+        let name = String(repeating: "x", count: 5000)
+        for _ in 0..<1000 { backend.happen("config", name) }
+        var limits = RequestLimits()
+        limits.stall = .milliseconds(200)
+        try await withServer(backend, limits: limits) { server async throws in
+            let connection = try await opened(server, "?after=7", receiveBytes: 4096)
+            let isLetGo = await eventually {
+                guard let metrics = try? await server.request("GET", "/metrics") else { return false }
+                return metrics.text.contains("hivemind_api_streams 0")
+            }
+            #expect(isLetGo)
+            // What had left before the end is whole up to some event; from there another stream goes on.
+            let seen = try await onThread {
+                var ids: [UInt64] = []
+                do {
+                    while let frames = try connection.frames() {
+                        ids += frames.filter { $0.data != nil }.compactMap { $0.id.flatMap { UInt64($0) } }
+                    }
+                } catch is RawConnection.Failure {}
+                return ids
+            }
+            #expect(seen.count < 1000 && seen == Array(8..<8 + UInt64(seen.count)), "\(seen.count)")
+            let last = seen.last ?? 7
+            let again = try await opened(server, "?after=\(last)")
+            let next = try #require(try await onThread { try again.events(1) }.first)
+            #expect(next.id == "\(last + 1)")
+            again.hangUp()
+        }
+    }
+
+    @Test func `streams beyond the bound are refused and places come back`() async throws {
+        var limits = RequestLimits()
+        limits.streamsMax = 2
+        try await withServer(limits: limits) { server async throws in
+            let first = try await opened(server), second = try await opened(server)
+            let refused = try await server.request("GET", "/v1/events")
+            #expect(refused.status == 429 && refused.problem?.code == .busy, "\(refused.text)")
+            #expect(refused.problem?.hint?.isEmpty == false)
+            // What ends by itself is no such stream.
+            #expect(try await server.request("GET", "/v1/apps").status == 200)
+            first.hangUp()
+            let socket = server.socket
+            let isTaken = await eventually {
+                let head = try? await onThread { () -> Int in
+                    let connection = try RawConnection(socket)
+                    defer { connection.hangUp() }
+                    return try connection.openEvents().status
+                }
+                return head == 200
+            }
+            #expect(isTaken)
+            second.hangUp()
+        }
+    }
+
     @Test func `a graceful stop ends the stream whole and soon`() async throws {
         let held = Mutex<RawConnection?>(nil)
         let clock = ContinuousClock()

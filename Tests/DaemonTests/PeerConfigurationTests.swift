@@ -2,6 +2,7 @@
 import Foundation
 import NIOCore
 import Raft
+import Store
 import TestSupport
 import Testing
 
@@ -213,7 +214,7 @@ import Testing
                 #expect(!text.unicodeScalars.contains { $0.value < 0x20 }, "SEED=\(seed)")
             }
             _ = SnapshotVerdict(decoding: bytes[...])
-            _ = SnapshotChunk(decoding: ByteBuffer(bytes: bytes))
+            _ = SnapshotChunk(decoding: bytes)
         }
     }
 

@@ -2,6 +2,7 @@
 import Foundation
 import NIOCore
 import Raft
+import Store
 import Synchronization
 import TestSupport
 import Testing
@@ -382,8 +383,7 @@ struct PeerTransportTests {
             var source = SnapshotSource.of([])
             source.offer.bytes = 50_000_000
             source.read = { offset in
-                SnapshotChunk(
-                    offset: offset, checksum: 0, bytes: Array(chunk.prefix(Int(min(50_000_000 - offset, 262_144)))))
+                SnapshotChunk(offset: offset, bytes: Array(chunk.prefix(Int(min(50_000_000 - offset, 262_144)))))
             }
             let snapshot = source
             let began = ContinuousClock.now
@@ -421,7 +421,7 @@ extension SnapshotSource {
             offer: SnapshotOffer(term: 3, meta: meta, bytes: UInt64(content.count), manifest: Array("manifest".utf8)),
             read: { offset in
                 let end = min(content.count, Int(offset) + SnapshotChunk.bytesMax)
-                return SnapshotChunk(offset: offset, checksum: UInt32(offset), bytes: Array(content[Int(offset)..<end]))
+                return SnapshotChunk(offset: offset, bytes: Array(content[Int(offset)..<end]))
             })
     }
 }
@@ -454,7 +454,7 @@ final class SnapshotSink: SnapshotReception {
     }
 
     func write(_ chunk: SnapshotChunk) async throws {
-        guard chunk.checksum == UInt32(chunk.offset) else { throw TestFailure("checksum") }
+        guard chunk.isIntact else { throw TestFailure("checksum") }
         state.withLock { $0.bytes += chunk.bytes }
     }
 

@@ -73,6 +73,77 @@ extension Clusters {
             }
         }
 
+        /// The log has room: what is full is the disk of state.sqlite alone.
+        @Test(.enabled(if: TestDisk.isAvailable, "\(TestDisk.needs)"), arguments: [false, true])
+        func `a member whose state cannot grow answers reads, refuses writes by name, and catches up by itself`(
+            leads: Bool
+        ) async throws {
+            try await withTestCluster("fullstate") { cluster in
+                try await cluster.waitWritable()
+                let victim = 2, others = [0, 1], name = TestCluster.name(victim)
+                let daemon = cluster.members[victim], data = daemon.dataDirectory
+                try await cluster.kill9(victim)
+                let disk = try await TestDisk(
+                    mounting: cluster.directory.file("state.img"), at: cluster.directory.file("statedisk"),
+                    mebibytes: 32)
+                do {
+                    let moved = "mv '\(data)'/state.sqlite* '\(disk.path)' && "
+                    let link = "ln -s '\(disk.path)/state.sqlite' '\(data)/state.sqlite'"
+                    try await Shell.run(["sh", "-c", moved + link]).checked()
+                    try await cluster.start([victim])
+                    let leader = leads ? victim : 0
+                    try await eventually("\(TestCluster.name(leader)) leads") {
+                        guard await cluster.leader() != leader else { return true }
+                        _ = try await daemon.cli("cluster", "transfer-leader", TestCluster.name(leader))
+                        return false
+                    }
+                    try await disk.fill(leaving: 0)
+                    // Through the others, who have room, until the victim's has none.
+                    let value = String(repeating: "v", count: 100_000)
+                    var written: [String] = []
+                    try await eventually("\(name)'s state is full", within: .seconds(60), every: .zero) {
+                        let key = "big\(written.count)"
+                        let put = try await cluster.members[written.count % 2].api(
+                            "PUT", "/v1/configs/\(key)", body: "{\"data\": \"\(value)\"}")
+                        guard put.status / 100 == 2 else { throw TestFailure("\(put.status) \(put.body)") }
+                        written.append(key)
+                        return daemon.log.contains("the state's disk is full")
+                    }
+                    try await eventually("its status says so") {
+                        let status = await cluster.status(victim)
+                        return status?["conditions"].array.contains(where: Self.isAboutSpace) ?? false
+                    }
+                    #expect(!Host.hasFile("\(data)/log/ballast"), "the log's reserve was not given up")
+                    // Reads of what it has go on, writes are refused by name, the others take them.
+                    let read = try await daemon.api("GET", "/v1/configs/probe?consistency=local")
+                    #expect(read.status == 200, "\(read)")
+                    let put = try await daemon.api("PUT", "/v1/configs/full", body: "{\"data\": \"x\"}")
+                    #expect(try put.status == 507 && put.json()["code"].string == "no_space", "\(put)")
+                    try await cluster.waitWritable(through: others)
+                    #expect(daemon.isRunning)
+                    let said = daemon.log.split(separator: "\n").filter { $0.contains("the state's disk is full") }
+                    #expect(said.count == 1, "\(said)")
+
+                    try await disk.free()
+                    try await cluster.waitWritable(through: [victim])
+                    try await cluster.expectEqual()
+                    for key in written {
+                        let got = try await daemon.api("GET", "/v1/configs/\(key)?consistency=local")
+                        #expect(got.status == 200, "\(key): \(got.status)")
+                    }
+                    try await eventually("the log's reserve is back", within: .seconds(40)) {
+                        Host.hasFile("\(data)/log/ballast")
+                    }
+                } catch {
+                    try await cluster.kill9(victim)
+                    try await disk.unmount()
+                    throw error
+                }
+                try await cluster.kill9(victim)
+                try await disk.unmount()
+            }
+        }
+
         /// What a failed sync leaves on the disk nobody knows: the member must not go on as if nothing had happened.
         @Test(.enabled(if: Host.program("strace") != nil, "needs strace (scripts/setup test)"))
         func `a member whose disk fails to sync ends, the others go on, and it comes back`() async throws {

@@ -190,15 +190,34 @@ internal import Testing
         #expect(again.extent.last.index == 17)
     }
 
-    @Test func `a log that must exist is missed, and one that the state left behind is damage`() throws {
+    @Test func `a log that must exist is missed and not made anew`() throws {
         var options = LogFile.Options.segments(1 << 10)
         options.mustExist = true
         #expect {
             try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: options)
-        } throws: { ($0 as? LogError)?.code == .damaged }
+        } throws: { ($0 as? LogError)?.code == .missing }
+        // What was applied is a promise, too.
+        #expect { try open(minimum: 1) } throws: { ($0 as? LogError)?.code == .missing }
+        #expect(try SimulatedLogDirectory(disk).list() == [])
         let log = try open()
         try write(log, commands(from: 1, count: 3), hardState: HardState(term: 1))
         _ = try LogFile(directory: SimulatedLogDirectory(disk), minimumIndex: 0, options: options)
+    }
+
+    @Test func `a log that begins after what the state holds is whole and waits for another state`() throws {
+        let log = try open()
+        try log.reset(to: LogPosition(index: 9, term: 2))
+        try write(log, commands(from: 10, count: 2, term: 2))
+        for index in [0, 5, 8] as [UInt64] {
+            #expect { try open(minimum: index) } throws: { ($0 as? LogError)?.code == .stateBehind }
+        }
+        #expect(try open(minimum: 9).extent.last.index == 11)
+    }
+
+    @Test func `a log that ends before what the state holds is damage`() throws {
+        let options = LogFile.Options.segments(1 << 10)
+        let log = try open()
+        try write(log, commands(from: 1, count: 3), hardState: HardState(term: 1))
         // The state neither reached the snapshot nor says it is being installed.
         #expect { try open(minimum: 9) } throws: { ($0 as? LogError)?.code == .damaged }
         #expect {

@@ -67,6 +67,32 @@ private func withTemporaryLog<Value>(_ body: (POSIXLogDirectory) throws -> Value
 }
 
 @Suite struct LogFileWriterTests {
+    @Test func `the queue holds all that a follower takes in while its disk stands still`() throws {
+        let own = RaftNode.Configuration(id: 7)
+        var node = RaftNode(
+            configuration: own, hardState: HardState(term: 1), log: LogExtent(), termStarts: [], appliedIndex: 0,
+            configurations: [ConfigurationPoint(index: 0, membership: Membership(voters: [1, 2, 7]))])
+        var bytes = 0
+        var last = LogPosition.origin
+        /// Appends one entry; false when the node takes no more.
+        func append(payloadBytes: Int) -> Bool {
+            let entry = Entry(
+                index: last.index + 1, term: 1, kind: .command, payload: [UInt8](repeating: 0, count: payloadBytes))
+            let append = Append(previous: last, entries: [entry], commit: 0)
+            guard let write = node.step(.message(Message(from: 1, to: 7, term: 1, body: .append(append)))).write,
+                !write.entries.isEmpty
+            else { return false }
+            bytes += LogFile.payloadBytes(of: write)
+            last = entry.position
+            return true
+        }
+        while bytes < 31 << 20 { try #require(append(payloadBytes: 1 << 20)) }
+        // The largest that may come last.
+        try #require(append(payloadBytes: MessageCodec.messageBytesMax - 100))
+        while append(payloadBytes: 1 << 20) {}
+        #expect(bytes > 32 << 20 && bytes <= LogWriter.queueBytesMax, "\(bytes)")
+    }
+
     @Test func `writes that come together share a sync, all are durable after shutdown`() throws {
         try withTemporaryLog { directory in
             let reports = LogReports()

@@ -33,8 +33,10 @@ public final class TestCluster: Sendable {
     public var indices: Range<Int> { members.indices }
     public var majority: Int { members.count / 2 + 1 }
 
-    /// - Parameter diskMebibytes: nil keeps data on the test's own file system, else each member gets a disk this large.
-    init(name: String, nodes: Int, diskMebibytes: Int?) async throws {
+    /// - Parameters:
+    ///   - diskMebibytes: nil keeps data on the test's own file system, else each member gets a disk this large.
+    ///   - arguments: further ones of every daemon.
+    init(name: String, nodes: Int, diskMebibytes: Int?, arguments: [String] = []) async throws {
         let directory = try TemporaryDirectory(name)
         let base = String(directory.path.dropFirst("/tmp/".count))
         do {
@@ -64,7 +66,7 @@ public final class TestCluster: Sendable {
                         directory: own, node: namespace, outside: hub,
                         arguments: [
                             "--runtime", "simulated", "--peers", own.file("peers.json"), "--node-name", letter,
-                        ]))
+                        ] + arguments))
             }
             self.members = members
             self.disks = disks
@@ -277,11 +279,13 @@ public final class TestCluster: Sendable {
 /// - Parameters:
 ///   - name: a few letters, part of every name this cluster makes on the machine.
 ///   - nodes: 1 to 5; all of them vote.
+///   - arguments: further arguments of every daemon.
 public func withTestCluster<Result>(
-    _ name: String, nodes: Int = 3, diskMebibytes: Int? = nil, isolation: isolated (any Actor)? = #isolation,
-    _ body: (TestCluster) async throws -> Result
+    _ name: String, nodes: Int = 3, diskMebibytes: Int? = nil, arguments: [String] = [],
+    isolation: isolated (any Actor)? = #isolation, _ body: (TestCluster) async throws -> Result
 ) async throws -> Result {
-    let cluster = try await TestCluster(name: name, nodes: nodes, diskMebibytes: diskMebibytes)
+    let cluster = try await TestCluster(
+        name: name, nodes: nodes, diskMebibytes: diskMebibytes, arguments: arguments)
     do {
         try await cluster.start()
         let result = try await body(cluster)

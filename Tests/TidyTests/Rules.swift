@@ -104,7 +104,7 @@ enum Rules {
                 "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes",
                 "Discovery",
                 "CLinux", "Hummingbird", "HummingbirdCore", "HTTPTypes", "ServiceLifecycle", "Logging", "NIOCore",
-                "NIOPosix", "NIOHTTPTypes", "NIOSSL", "NIOTLS", "X509", "FoundationEssentials", "Glibc",
+                "NIOPosix", "NIOHTTPTypes", "NIOSSL", "NIOTLS", "UnixSignals", "X509", "FoundationEssentials", "Glibc",
                 "Synchronization",
             ]
         ),

@@ -63,6 +63,9 @@ struct ClusterStatus: AsyncParsableCommand {
             block.add("snapshot", "of entry \(snapshot.index), \(Format.bytes(snapshot.bytes)), \(snapshot.createdAt)")
         }
         for condition in node.conditions { block.add("condition", condition, .bad) }
+        for member in cluster.members {
+            if let refusal = member.refusal { block.add("refusal", "\(member.name): \(refusal)", .bad) }
+        }
         block.add("members", members(cluster))
         return block
     }

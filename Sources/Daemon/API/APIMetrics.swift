@@ -19,6 +19,15 @@ final class APIMetrics: Sendable {
         }
     }
 
+    /// - Returns: false, and nothing is counted, when there are `max` already.
+    func streamBegan(max: Int) -> Bool {
+        counts.withLock { counts in
+            guard counts.streams < max else { return false }
+            counts.streams += 1
+            return true
+        }
+    }
+
     func streamBegan() { counts.withLock { $0.streams += 1 } }
     func streamEnded() { counts.withLock { $0.streams -= 1 } }
 

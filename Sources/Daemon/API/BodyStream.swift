@@ -8,8 +8,14 @@ protocol BodySource: Sendable {
     var contentType: String { get }
     /// Nothing may be written for a long time, and the end is the client's to choose.
     var isEndless: Bool { get }
+    /// A client that was cut off goes on where it was: one that takes nothing need not be waited for.
+    var resumes: Bool { get }
     /// Writes all of it. Each write waits until the connection takes it: a source never runs ahead of its client.
     func produce(to writer: BodyStreamWriter, limits: RequestLimits) async throws
+}
+
+extension BodySource {
+    var resumes: Bool { false }
 }
 
 /// Sends the body of one source until it ends, the client goes away or shutdown begins.
@@ -19,7 +25,7 @@ struct BodyStream: Sendable {
 
     /// - Throws: what the source threw. The body is left unfinished then, which tells the client that something is missing.
     func send(to writer: any ResponseBodyWriter, of request: Request, on channel: any Channel) async throws {
-        let writer = BodyStreamWriter(writer)
+        let writer = BodyStreamWriter(writer, channel, stall: source.resumes ? limits.stall : nil)
         if source.isEndless {
             // That the client is gone is only seen on its side of the connection.
             try await request.body.consumeWithCancellationOnInboundClose { _ in try await sendUntilShutdown(writer) }
@@ -47,10 +53,19 @@ struct BodyStream: Sendable {
 /// Unchecked because only one task at a time touches it: the child while it sends, its parent after it ended.
 final class BodyStreamWriter: @unchecked Sendable {
     private var writer: any ResponseBodyWriter
+    private let channel: any Channel
+    /// A write that takes longer ends the connection.
+    private let stall: TimeAmount?
 
-    init(_ writer: any ResponseBodyWriter) { self.writer = writer }
+    init(_ writer: any ResponseBodyWriter, _ channel: any Channel, stall: Duration?) {
+        self.writer = writer
+        self.channel = channel
+        self.stall = stall.map { TimeAmount($0) }
+    }
 
     func write(_ buffer: ByteBuffer) async throws {
+        let timer = stall.map { channel.eventLoop.scheduleTask(in: $0) { [channel] in channel.close(promise: nil) } }
+        defer { timer?.cancel() }
         try await writer.write(buffer)
         // A source with much to say never waits, and this task runs on the loop: without its turn the loop would serve
         // nobody else and would not even notice that this client is gone.

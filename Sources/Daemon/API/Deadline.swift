@@ -13,6 +13,10 @@ struct RequestLimits: Sendable {
     var drain: Duration = .seconds(5)
     /// An event stream says at least this often how far it is.
     var bookmark: Duration = .seconds(5)
+    /// An event stream whose client takes nothing for so long is ended: it goes on from its last event when it comes back.
+    var stall: Duration = .seconds(60)
+    /// Streams without an end at once: events and followed logs. More are refused as busy, so that requests have connections.
+    var streamsMax = 512
     /// JSON bodies.
     var jsonBytesMax = 4 << 20
     /// Image archives.

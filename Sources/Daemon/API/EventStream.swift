@@ -36,6 +36,7 @@ struct EventStream: BodySource {
 
     var contentType: String { "text/event-stream" }
     var isEndless: Bool { true }
+    var resumes: Bool { true }
 
     func produce(to writer: BodyStreamWriter, limits: RequestLimits) async throws {
         var position = start

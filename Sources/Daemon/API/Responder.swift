@@ -27,6 +27,7 @@ struct Responder: Sendable {
         var reply: APIReply
         do {
             reply = try await answer(request, id, &body, writer, channel, started)
+            try admit(reply, request)
         } catch let broken as BodyReader.Broken {
             throw broken.cause
         } catch {
@@ -45,6 +46,16 @@ struct Responder: Sendable {
                 "status": "\(reply.status.code)", "microseconds": "\(micros)",
             ])
         try await write(reply, request, id, &body, writer, channel)
+    }
+
+    /// Counts a stream without an end.
+    private func admit(_ reply: APIReply, _ request: Request) throws(Problem) {
+        guard case .stream(let source) = reply.body, source.isEndless, request.method != .head else { return }
+        guard metrics.streamBegan(max: limits.streamsMax) else {
+            throw Problem(
+                .busy, "\(limits.streamsMax) streams are open on this node already",
+                hint: "end some of those that follow logs or events, or ask another node")
+        }
     }
 
     /// The log with the request's id. Made when there is something to say: most requests say nothing.
@@ -132,8 +143,7 @@ struct Responder: Sendable {
             reply.body = .empty
         } else if case .stream(let source) = reply.body {
             reply.headers[.contentType] = source.contentType
-            if source.isEndless { reply.headers[.connection] = "close" }
-            metrics.streamBegan()
+            if source.isEndless { reply.headers[.connection] = "close" } else { metrics.streamBegan() }
             defer { metrics.streamEnded() }
             let bodyWriter = try await writer.writeHead(HTTPResponse(status: reply.status, headerFields: reply.headers))
             do {

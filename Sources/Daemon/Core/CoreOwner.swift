@@ -37,6 +37,10 @@ final class CoreOwner: Sendable {
     /// Given up when the disk is full all the same, so that removals can still be written.
     static let ballastBytes = 32 << 20
 
+    /// Of one change. With what is around it, it fits a message between members and a record of the log: a larger one could
+    /// be taken and never be agreed.
+    static let entryBytesMax = MessageCodec.messageBytesMax - 4_096
+
     let member: MemberID
     let proposals = Proposals()
     let consensus: ConsensusOwner
@@ -51,7 +55,7 @@ final class CoreOwner: Sendable {
     private let condition = Mutex<String?>(nil)
     private let isShortOfSpace = Mutex(false)
     private let peers = Mutex<(any PeerLink)?>(nil)
-    private let failure = Mutex<(@Sendable (DaemonError) -> Void)?>(nil)
+    private let sinks = Mutex<Sinks?>(nil)
     /// Proposals of this node's own core that another member has to take.
     private let forwards: AsyncStream<[Proposal]>
     private let forwardsInput: AsyncStream<[Proposal]>.Continuation
@@ -80,9 +84,12 @@ final class CoreOwner: Sendable {
     /// Opens log and snapshots and puts the core on what it finds; finishes what a crash interrupted.
     ///
     /// A state that is behind the log, because its file was lost or damaged, begins from the newest snapshot.
-    /// - Throws: `LogError` when the log is damaged or belongs to another state, `SnapshotError`; nothing is changed then.
+    /// - Parameter hasLog: there was a log in an earlier run, so that another one must not be begun.
+    /// - Throws: `LogError` when the log is damaged, missing or belongs to another state, `SnapshotError`; nothing is
+    ///   changed then.
     init(
-        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, seed: UInt64, log: Logger
+        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, hasLog: Bool, seed: UInt64,
+        log: Logger
     ) throws {
         let fsync = LatencyWindow()
         let logDirectory = dataDirectory + "/log"
@@ -96,6 +103,7 @@ final class CoreOwner: Sendable {
         }
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
+        options.mustExist = hasLog
         let file = try LogFile(
             directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync),
             minimumIndex: meta.appliedIndex,
@@ -104,8 +112,7 @@ final class CoreOwner: Sendable {
         let recovered = file.recovered
         var configuration = RaftNode.Configuration(id: member)
         configuration.seed = seed
-        // A config of 1 MiB may grow sixfold when JSON escapes it.
-        configuration.entryBytesMax = 8 << 20
+        configuration.entryBytesMax = Self.entryBytesMax
         let raft = RaftNode(
             configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
             termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
@@ -177,13 +184,14 @@ final class CoreOwner: Sendable {
     }
 
     func start(_ sinks: Sinks) {
-        failure.withLock { $0 = sinks.fail }
+        self.sinks.withLock { $0 = sinks }
         stateOwner.connect(
             StateOwner.Sinks(
                 perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
                 applied: { [consensus] in consensus.put(.applied($0)) },
                 installed: { [self] install in
                     isStateWrong.withLock { $0 = false }
+                    snapshots.trust()
                     consensus.put(.installed(install))
                 },
                 compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
@@ -221,7 +229,7 @@ final class CoreOwner: Sendable {
     private func fail(_ error: DaemonError) {
         log.error("the core has stopped", metadata: ["error": "\(error.message)"])
         proposals.close()
-        failure.withLock { $0 }?(error)
+        sinks.withLock { $0 }?.fail(error)
     }
 
     // MARK: - Writing
@@ -496,6 +504,7 @@ final class CoreOwner: Sendable {
             })
         else { return }
         log.critical("this node's state differs from a majority's, it is replaced", metadata: ["index": "\(index)"])
+        snapshots.distrust()
         wrongInput.yield(index)
     }
 

@@ -62,6 +62,8 @@ final class Proposals: Sendable {
         var transfers: [UInt64: CheckedContinuation<TransferResult.Outcome?, Never>] = [:]
         var positions: [UInt64: CheckedContinuation<Placement, Never>] = [:]
         var applied: UInt64 = 0
+        /// Of the newest applied entry.
+        var appliedTerm: UInt64 = 0
         /// Ring by index, so that a result is found without searching.
         var recent: [NodeCore.AppliedEntry] = []
         var isClosed = false
@@ -74,7 +76,10 @@ final class Proposals: Sendable {
         }
 
         func result(at position: LogPosition) -> Outcome? {
-            guard position.index <= applied else { return nil }
+            guard position.index <= applied else {
+                // Terms never fall along the log: what follows is of this term or a later one.
+                return position.term < appliedTerm ? .lost : nil
+            }
             let slot = Int(position.index % UInt64(Proposals.recentMax))
             guard slot < recent.count, recent[slot].position.index == position.index else { return .inDoubt }
             return Self.outcome(of: recent[slot], for: position)
@@ -89,6 +94,8 @@ final class Proposals: Sendable {
     private let state = Mutex(State())
 
     var isFull: Bool { state.withLock { $0.isFull } }
+    /// Proposals that wait for their result.
+    var waiting: Int { state.withLock { $0.waiters.count } }
     var appliedIndex: UInt64 { state.withLock { $0.applied } }
 
     // MARK: - Waiting
@@ -237,6 +244,10 @@ final class Proposals: Sendable {
         guard let last = entries.last else { return }
         state.withLock { state in
             for entry in entries {
+                if entry.position.term > state.appliedTerm {
+                    state.appliedTerm = entry.position.term
+                    Self.endLost(&state)
+                }
                 let slot = Int(entry.position.index % UInt64(Self.recentMax))
                 if state.recent.isEmpty {
                     state.recent = Array(
@@ -259,6 +270,16 @@ final class Proposals: Sendable {
                 state.waiters.removeValue(forKey: accepted.token)?.continuation.resume(returning: .inDoubt)
             }
             Self.reached(index, &state)
+        }
+    }
+
+    /// Another leader's log goes on where these wait for entries of an earlier one: those never come. Without it they would
+    /// wait until as many others came, or for their deadlines.
+    private static func endLost(_ state: inout State) {
+        for (place, accepted) in state.placed
+        where place > state.applied && accepted.position.term < state.appliedTerm {
+            state.placed[place] = nil
+            state.waiters.removeValue(forKey: accepted.token)?.continuation.resume(returning: .lost)
         }
     }
 

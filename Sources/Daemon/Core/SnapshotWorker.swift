@@ -21,6 +21,8 @@ final class SnapshotWorker: Sendable {
     private let ended = Signal()
     /// No snapshot by the way before this time.
     private let pauseUntil = Mutex<Int64>(0)
+    /// The state is known to be wrong: nothing is to be made of it.
+    private let isDistrusted = Mutex(false)
 
     init(store: SnapshotStore, state: StateMachine, log: Logger) {
         self.store = store
@@ -54,8 +56,28 @@ final class SnapshotWorker: Sendable {
     /// Does `body` on the thread, when it gets to it.
     func put(_ body: @escaping @Sendable () -> Void) { mailbox.put(body) }
 
+    /// The state is wrong, and with it what was taken of it: nobody gets that, this node itself least of all.
+    func distrust() {
+        isDistrusted.withLock { $0 = true }
+        put { [self] in
+            do {
+                try store.forget()
+            } catch {
+                log.warning("snapshots of a wrong state could not be removed", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    /// The state was replaced.
+    func trust() { isDistrusted.withLock { $0 = false } }
+
     /// On the thread.
     func take() throws -> SnapshotManifest {
+        guard !isDistrusted.withLock({ $0 }) else {
+            throw SnapshotError(
+                .failed, "the state of this node differs from a majority's: no snapshot is taken of it",
+                hint: "it is being replaced; ask another node, or try again in a moment")
+        }
         let began = Clock.monotonic()
         let manifest = try store.take(from: state, at: Clock.now())
         let took = Clock.monotonic() - began
@@ -99,15 +121,7 @@ private final class Reception: SnapshotReception {
     }
 
     func write(_ chunk: SnapshotChunk) async throws {
-        try await worker.run { [self] in
-            try receiver.withLock { receiver in
-                let piece = Store.SnapshotChunk(offset: chunk.offset, bytes: chunk.bytes)
-                guard piece.checksum == chunk.checksum else {
-                    throw SnapshotError(.damaged, "the chunk at byte \(chunk.offset) is not what was sent")
-                }
-                try receiver.write(piece)
-            }
-        }
+        try await worker.run { [self] in try receiver.withLock { try $0.write(chunk) } }
     }
 
     func finish() async throws -> SnapshotVerdict {
@@ -153,7 +167,7 @@ extension SnapshotWorker {
                 guard let chunk = try reader.chunk(at: offset) else {
                     throw SnapshotError(.outOfOrder, "the snapshot ends before byte \(offset)")
                 }
-                return SnapshotChunk(offset: chunk.offset, checksum: chunk.checksum, bytes: chunk.bytes)
+                return chunk
             }
         }
         return (source, manifest.meta)

@@ -153,10 +153,7 @@ final class StateOwner: @unchecked Sendable {
             } catch let error as StateMachine.NoSpace {
                 // Nothing of the batch is in the state. Reads go on; the entries wait until there is room.
                 retryAt = Clock.monotonic() + Self.retryMilliseconds
-                if !shared.withLock({ $0.isOutOfSpace }) {
-                    log.error("the state's disk is full, changes wait", metadata: ["error": "\(error)"])
-                }
-                return shared.withLock { $0.isOutOfSpace = true }
+                return outOfSpace(error)
             }
             held.removeFirst(batch.count)
             if core.isHalted { held = [] }
@@ -164,6 +161,21 @@ final class StateOwner: @unchecked Sendable {
         if shared.withLock({ $0.isOutOfSpace }) {
             log.info("the state's disk has room again")
             shared.withLock { $0.isOutOfSpace = false }
+        }
+    }
+
+    private func outOfSpace(_ error: StateMachine.NoSpace) {
+        let isNews = shared.withLock { status in
+            defer { status.isOutOfSpace = true }
+            return !status.isOutOfSpace
+        }
+        guard isNews else { return }
+        log.error("the state's disk is full, changes wait", metadata: ["error": "\(error)"])
+        do {
+            // For what is committed already. No more comes, so that little of it is needed.
+            try writer.giveUpBallast()
+        } catch {
+            log.warning("the log's reserve could not be given to the state", metadata: ["error": "\(error)"])
         }
     }
 

@@ -111,9 +111,11 @@ private struct Survivor {
                 try state.install(snapshot, from: store)
                 meta = try state.read { try $0.meta() }
             }
+            var options = LogFile.Options()
+            options.mustExist = true
             log = try LogFile(
                 directory: try POSIXLogDirectory(path: directory.path + "/log"), minimumIndex: meta.appliedIndex,
-                installing: pending?.position)
+                installing: pending?.position, options: options)
             if pending != nil { try store.endInstall() }
             self.meta = meta
         } catch let error as LogError {

@@ -66,7 +66,7 @@ public enum Restoration {
         let identity = NodeFile(
             id: row?.id ?? NodeID(IdentifierMaker.make(using: &generator)),
             name: row?.name ?? NodeIdentity.label(NodeIdentity.hostName()),
-            clusterId: plan.clusterId, memberId: member)
+            clusterId: plan.clusterId, memberId: member, hasLog: true)
         try identity.write(directory.path)
         try directory.finish()
         return RestorationReport(

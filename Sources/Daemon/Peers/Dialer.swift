@@ -130,9 +130,15 @@ final class Dialer: @unchecked Sendable {
         ]
         switch error.code {
         case .refused where error.refusal == .stopping: break
-        case .refused, .insecure, .protocolFault:
+        case .refused where error.isOtherSide && (error.refusal == .removed || error.refusal == .incarnation):
+            // Whoever says so and on whichever stream: it is about this member, and waiting does not help.
             ground.gate.log(
-                .error, "peer cannot be reached for good", key: "\(peer.id) \(kind) \(error.message)", metadata: facts)
+                .critical, "the cluster does not take this member any more", key: "not taken", metadata: facts)
+        case .refused, .insecure, .protocolFault:
+            let reason = error.refusal.map { " \($0)" } ?? ""
+            ground.gate.log(
+                .error, "peer cannot be reached for good", key: "\(peer.id) \(kind) \(error.code)\(reason)",
+                metadata: facts)
         default:
             ground.gate.log(
                 wasOpen ? .info : .debug, "peer connection ended", key: "\(peer.id) \(kind) \(wasOpen)",

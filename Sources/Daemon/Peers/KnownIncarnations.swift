@@ -26,9 +26,11 @@ final class KnownIncarnations: Sendable {
     private let path: String
     private let known: Mutex<[MemberID: UInt64]>
 
+    static func path(_ dataDirectory: String) -> String { dataDirectory + "/peers.json" }
+
     /// Reads the file or makes it, durably, with a fresh incarnation.
     init(dataDirectory: String) throws(DaemonError) {
-        path = dataDirectory + "/peers.json"
+        path = Self.path(dataDirectory)
         if FileManager.default.fileExists(atPath: path) {
             do {
                 guard let data = FileManager.default.contents(atPath: path) else { throw CocoaError(.fileReadUnknown) }

@@ -222,7 +222,9 @@ final class PeerConnection: ChannelInboundHandler, @unchecked Sendable {
             guard let refusal = PeerRefusal(decoding: frame.payload.array[...]) else {
                 throw PeerError(.protocolFault, "a refusal that cannot be read")
             }
-            throw PeerError(.refused, "the other side refuses: \(refusal.text)", refusal: refusal.code)
+            var error = PeerError(.refused, "the other side refuses: \(refusal.text)", refusal: refusal.code)
+            error.isOtherSide = true
+            throw error
         case .hello: try hello(frame.payload.array[...])
         case .welcome: try welcome(frame.payload.array[...])
         default:

@@ -32,6 +32,8 @@ struct PeerError: Error, Hashable, Sendable, CustomStringConvertible {
     var hint: String?
     /// Of `.refused`.
     var refusal: PeerRefusal.Code?
+    /// Of `.refused`: it is the other side that does not take this member.
+    var isOtherSide = false
 
     init(_ code: Code, _ message: String, hint: String? = nil, refusal: PeerRefusal.Code? = nil) {
         self.code = code

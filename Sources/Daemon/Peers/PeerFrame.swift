@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
 internal import Raft
+internal import Store
 
 /// What a frame carries. Raw values are on the wire and never change meaning.
 enum FrameKind: UInt8, Sendable, CaseIterable {

@@ -67,6 +67,9 @@ final class PeerTransport: Service {
         /// Messages lost because the peer could not take them.
         var messagesDropped: UInt64
         var waitingBytes: Int
+        /// Why there is no connection to it, when one of the two does not want it; nil when there is one, and while the peer
+        /// only does not answer.
+        var refusal: String?
     }
 
     private let ground: PeerGround
@@ -103,9 +106,7 @@ final class PeerTransport: Service {
 
     /// - Throws: `DaemonError` when the address cannot be listened on.
     func start() async throws(DaemonError) {
-        for warning in ground.certificates.current.warnings {
-            ground.log.warning("certificate files need care", metadata: ["detail": "\(warning)"])
-        }
+        warnOfCertificates()
         state.withLock { $0.isRunning = true }
         do {
             let listener = try await bind()
@@ -160,7 +161,16 @@ final class PeerTransport: Service {
     var certificateExpiry: Date { ground.certificates.current.expiry }
 
     /// Reads the certificate files again, for connections to come. On error the old ones stay in use.
-    func reloadCertificates() async throws(DaemonError) { try await ground.certificates.reload() }
+    func reloadCertificates() async throws(DaemonError) {
+        try await ground.certificates.reload()
+        warnOfCertificates()
+    }
+
+    private func warnOfCertificates() {
+        for warning in ground.certificates.current.warnings {
+            ground.log.warning("certificate files need care", metadata: ["detail": "\(warning)"])
+        }
+    }
 
     // MARK: - Members
 
@@ -227,7 +237,7 @@ final class PeerTransport: Service {
                 lastHeardMilliseconds: last[peer.id].map { Int((now - $0).nanoseconds / 1_000_000) },
                 roundTripMicroseconds: link?.roundTripNanoseconds.map { Int($0 / 1_000) },
                 messagesSent: link?.sent ?? 0, messagesDropped: link?.dropped ?? 0,
-                waitingBytes: link?.waitingBytes ?? 0)
+                waitingBytes: link?.waitingBytes ?? 0, refusal: link?.refusal)
         }
     }
 
@@ -412,9 +422,13 @@ final class PeerTransport: Service {
             case .notConnected: .debug
             default: .warning
             }
+        // Who knocks chooses the words and how often: a kind of trouble is said once a minute for each address, and once for
+        // all of them when it is bytes that make no sense.
+        let source = error.code == .refused || error.code == .insecure ? " \(remote)" : ""
+        let reason = error.refusal.map { " \($0)" } ?? ""
         ground.gate.log(
             level, wasOpen ? "member's connection ended" : "connection is not taken",
-            key: "\(remote) \(error.code) \(error.message.prefix(200))", metadata: facts)
+            key: "ended \(wasOpen) \(error.code)\(reason)\(source) \(connection?.peer?.name ?? "")", metadata: facts)
     }
 }
 

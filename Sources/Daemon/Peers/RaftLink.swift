@@ -23,6 +23,8 @@ final class RaftLink: Sendable {
         var dropped: UInt64 = 0
         var sent: UInt64 = 0
         var roundTripNanoseconds: Int64?
+        /// Why there is no connection, when one of the two sides does not want it.
+        var refusal: String?
     }
 
     struct Status: Sendable {
@@ -31,6 +33,7 @@ final class RaftLink: Sendable {
         var sent: UInt64
         var roundTripNanoseconds: Int64?
         var waitingBytes: Int
+        var refusal: String?
     }
 
     /// - Parameter lost: an open connection ended.
@@ -43,7 +46,10 @@ final class RaftLink: Sendable {
         stream = RaftLinkStream(loop: loop)
         dialler = Dialer(
             peer, .raft, stream: stream, isEager: true, loop: loop, ground: ground,
-            failed: { if let code = $0.refusal { refused(peer.id, code) } })
+            failed: { [stream] in
+                stream.link?.failed($0)
+                if let code = $0.refusal { refused(peer.id, code) }
+            })
         stream.link = self
         stream.lost = lost
     }
@@ -56,7 +62,7 @@ final class RaftLink: Sendable {
         state.withLock {
             Status(
                 isConnected: $0.isOpen, dropped: $0.dropped, sent: $0.sent,
-                roundTripNanoseconds: $0.roundTripNanoseconds, waitingBytes: $0.bytes)
+                roundTripNanoseconds: $0.roundTripNanoseconds, waitingBytes: $0.bytes, refusal: $0.refusal)
         }
     }
 
@@ -113,7 +119,18 @@ final class RaftLink: Sendable {
         state.withLock {
             $0.isOpen = true
             $0.isScheduled = true
+            $0.refusal = nil
         }
+    }
+
+    fileprivate func failed(_ error: PeerError) {
+        let isForGood: Bool =
+            switch error.code {
+            case .refused: error.refusal != .stopping && error.refusal != .busy
+            case .insecure, .protocolFault: true
+            default: false
+            }
+        state.withLock { $0.refusal = isForGood ? error.message : nil }
     }
 
     fileprivate func takeWaiting() -> [Message] {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
 internal import Raft
+internal import Store
 
 /// The receiving end of a snapshot: hands chunks on one after the other and acknowledges each when it is taken.
 ///
@@ -50,7 +51,7 @@ final class SnapshotIntake: PeerStream, @unchecked Sendable {
             let loop = connection.loop
             task = Task { await self.take(offer, loop) }
         default:
-            guard task != nil, let chunk = SnapshotChunk(decoding: frame.payload) else {
+            guard task != nil, let chunk = SnapshotChunk(decoding: frame.payload.array) else {
                 throw PeerError(.protocolFault, "`\(peer.name)` sends a chunk that cannot be read, or without an offer")
             }
             if case .dropped = input.yield(chunk) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import NIOCore
 internal import Raft
+internal import Store
 
 /// What is about to be sent: the snapshot's place in the log and its manifest, which only the two ends understand.
 struct SnapshotOffer: Hashable, Sendable {
@@ -50,37 +50,6 @@ struct SnapshotOffer: Hashable, Sendable {
                 position: LogPosition(index: index, term: positionTerm),
                 configuration: ConfigurationPoint(index: configurationIndex, membership: membership)),
             bytes: total, manifest: Array(reader.rest))
-    }
-}
-
-/// A piece of a snapshot. The checksum is made and checked by its ends, not by the transport.
-struct SnapshotChunk: Hashable, Sendable {
-    static let bytesMax = 256 << 10
-    static let headerBytes = 12
-
-    var offset: UInt64
-    var checksum: UInt32
-    /// 1...256 KiB.
-    var bytes: [UInt8]
-
-    init(offset: UInt64, checksum: UInt32, bytes: [UInt8]) {
-        self.offset = offset
-        self.checksum = checksum
-        self.bytes = bytes
-    }
-
-    init?(decoding payload: ByteBuffer) {
-        var payload = payload
-        guard let offset = payload.readInteger(endianness: .little, as: UInt64.self),
-            let checksum = payload.readInteger(endianness: .little, as: UInt32.self), payload.readableBytes > 0
-        else { return nil }
-        self.init(offset: offset, checksum: checksum, bytes: payload.array)
-    }
-
-    func encode(into writer: inout ByteWriter) {
-        writer.put(offset)
-        writer.put(checksum)
-        writer.put(bytes)
     }
 }
 

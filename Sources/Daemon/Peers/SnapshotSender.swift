@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
 internal import Raft
+internal import Store
 internal import Synchronization
 
 /// Sends one snapshot to one peer over a connection of its own: offer, resume, chunks against acknowledgements, verdict.
@@ -76,7 +77,7 @@ final class SnapshotSender: PeerStream, @unchecked Sendable {
                     sent + UInt64(chunk.bytes.count) <= total
                 else { throw PeerError(.protocolFault, "the snapshot gives a chunk that does not fit at \(sent)") }
                 try await pace.wait(for: chunk.bytes.count)
-                write(.snapshotChunk) { chunk.encode(into: &$0) }
+                write(.snapshotChunk) { $0.put(chunk.encoded()) }
                 sent += UInt64(chunk.bytes.count)
             }
             switch try await next.next() {

@@ -127,10 +127,13 @@ public struct MemberView: Hashable, Codable, Sendable {
     public var lastContactMs: Int?
     /// Entries it lacks.
     public var lag: UInt64?
+    /// Why the node that answers and this member do not talk, when one of them does not take the other; absent when they do,
+    /// and while the member only does not answer.
+    public var refusal: String?
 
     public init(
         id: NodeID, name: String, address: String, role: String, matchIndex: UInt64?, lastContactMs: Int?,
-        lag: UInt64? = nil
+        lag: UInt64? = nil, refusal: String? = nil
     ) {
         self.id = id
         self.name = name
@@ -139,10 +142,11 @@ public struct MemberView: Hashable, Codable, Sendable {
         self.matchIndex = matchIndex
         self.lastContactMs = lastContactMs
         self.lag = lag
+        self.refusal = refusal
     }
 
     private enum CodingKeys: String, CodingKey {
-        case id, name, address, role, matchIndex, lastContactMs, lag
+        case id, name, address, role, matchIndex, lastContactMs, lag, refusal
     }
 
     public func encode(to encoder: any Encoder) throws {
@@ -154,6 +158,7 @@ public struct MemberView: Hashable, Codable, Sendable {
         try container.encode(matchIndex, forKey: .matchIndex)
         try container.encode(lastContactMs, forKey: .lastContactMs)
         try container.encode(lag, forKey: .lag)
+        try container.encodeIfPresent(refusal, forKey: .refusal)
     }
 }
 

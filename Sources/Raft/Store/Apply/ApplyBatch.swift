@@ -80,7 +80,7 @@ extension StateMachine {
                     try batch.apply(rest[..<end], &results, &touched)
                     return batch.applied
                 }
-            } catch let error as DatabaseError where error.resultCode == .SQLITE_FULL {
+            } catch let error as DatabaseError where error.isNoSpace {
                 throw NoSpace(description: "no room for the state: \(error.message ?? "the disk is full")")
             }
             // Not for one met again after a crash: the state is further already.
@@ -90,6 +90,13 @@ extension StateMachine {
             rest = rest[end...]
         }
         return (results, touched)
+    }
+}
+
+extension DatabaseError {
+    /// The disk is full. SQLite names it otherwise when it is the index of its write-ahead log that cannot grow.
+    fileprivate var isNoSpace: Bool {
+        resultCode == .SQLITE_FULL || extendedResultCode == .SQLITE_IOERR_SHMSIZE
     }
 }
 

@@ -9,6 +9,12 @@ public struct LogError: ReasonError, Hashable {
         case noSpace
         /// What is on disk is not what was made durable. The node must not vote or acknowledge under its old identity.
         case damaged
+        /// There is no log where one must be. Nothing was made: put the log back, as it was at the end. Without it the
+        /// node must not vote or acknowledge under its old identity.
+        case missing
+        /// The log begins after what the state holds: the state's file is missing or an old one. The log is whole and was
+        /// not changed.
+        case stateBehind
         /// Reading, writing or syncing failed. Final: what is on disk is unknown until the log is opened anew.
         case failed
         /// The record does not fit a segment. Nothing was changed.

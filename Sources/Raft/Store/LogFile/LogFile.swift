@@ -408,6 +408,26 @@ extension LogError {
         Self(.notAvailable, "entry \(index) is not in the log, which spans \(extent.base) to \(extent.last)")
     }
 
+    static func missing(minimumIndex: UInt64) -> Self {
+        Self(
+            .missing,
+            minimumIndex == 0
+                ? "the log is missing, but this node had one"
+                : "the log is missing, but this node had one, up to entry \(minimumIndex) at least",
+            hint: "put it back as it was; without it this node must not continue under its identity"
+        )
+    }
+
+    static func stateBehind(_ base: UInt64, minimumIndex: UInt64) -> Self {
+        Self(
+            .stateBehind,
+            minimumIndex == 0
+                ? "the state is missing, and the log begins after entry \(base): it cannot be made anew from it"
+                : "the state ends at entry \(minimumIndex), but the log begins after entry \(base)",
+            hint: "put the state back as it was, or restore a snapshot of the same node"
+        )
+    }
+
     static func damaged(_ damage: LogDamage) -> Self { damaged("\(damage)") }
 
     static func damaged(_ message: String) -> Self {

@@ -38,7 +38,7 @@ struct LogRecovery {
         }
         guard !sequences.isEmpty else {
             guard minimumIndex == 0, installing == nil, !mustExist else {
-                throw .damaged("it is missing, but this node had one, up to entry \(minimumIndex) at least")
+                throw .missing(minimumIndex: minimumIndex)
             }
             return try begin(ballast: &ballast)
         }
@@ -67,6 +67,9 @@ struct LogRecovery {
         _ scan: LogScan, minimumIndex: UInt64, installing: LogPosition?, ballast: inout Ballast
     ) throws(LogError) -> Found {
         guard let map = scan.map, let open = scan.open else { preconditionFailure("a whole log has an open segment") }
+        if installing == nil, map.base.index > minimumIndex {
+            throw .stateBehind(map.base.index, minimumIndex: minimumIndex)
+        }
         var wantsReset = false
         var damage: LogDamage?
         if let installing, map.base.index < installing.index, minimumIndex <= installing.index,

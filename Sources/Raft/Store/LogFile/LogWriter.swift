@@ -23,6 +23,9 @@ public final class LogWriter: Sendable {
 
     /// Bytes of one record at most, unless one entry alone takes more: bounds the time one commit can take.
     static let batchBytesMax = 4 << 20
+    /// Bytes of records waiting at once. More than a follower's core takes in before it is told that something is durable,
+    /// which is 32 MiB and one message: a full queue is a fault of the caller and ends the node.
+    public static let queueBytesMax = 48 << 20
     /// Between two tries on a full disk, and at most between two looks at the space while it is short.
     static let retryMilliseconds = 1_000
     /// Between two looks at the space when nothing else happens.
@@ -33,14 +36,13 @@ public final class LogWriter: Sendable {
     private let batchBytesMax: Int
 
     /// - Parameters:
-    ///   - queueBytesMax: bound on what is submitted and not yet durable, in bytes of records. The core's own bound
-    ///     (16 MiB) lies below it, so that reaching it is a fault of the caller.
+    ///   - queueBytesMax: bound on what is submitted and not yet durable, in bytes of records.
     ///   - freeBytesMin: below this much free on the disk, space is reported short; it must rise a sixteenth above to be
     ///     reported well again. 0: nothing is watched.
     ///   - report: called on the log thread, in the order of submission.
     public init(
         log: sending LogFile,
-        queueBytesMax: Int = 32 << 20,
+        queueBytesMax: Int = LogWriter.queueBytesMax,
         freeBytesMin: Int = 0,
         report: @escaping @Sendable (Report) -> Void
     ) throws(LogError) {

@@ -30,6 +30,8 @@ public final class SnapshotReader: Sendable {
 /// A piece of a snapshot on its way, with a sum that says whether it arrived as it left.
 public struct SnapshotChunk: Hashable, Sendable {
     public static let bytesMax = 256 << 10
+    /// Of an encoded chunk, beside its bytes.
+    public static let headerBytes = 12
 
     public var offset: UInt64
     public var bytes: [UInt8]
@@ -56,7 +58,7 @@ public struct SnapshotChunk: Hashable, Sendable {
     /// Offset u64, checksum u32, bytes; little-endian.
     public func encoded() -> [UInt8] {
         var writer = ByteWriter()
-        writer.reserve(12 + bytes.count)
+        writer.reserve(Self.headerBytes + bytes.count)
         writer.put(offset)
         writer.put(checksum)
         writer.put(bytes)

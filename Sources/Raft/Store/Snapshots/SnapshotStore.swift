@@ -162,6 +162,26 @@ public final class SnapshotStore: Sendable {
         if !surplus.isEmpty { try directory.sync() }
     }
 
+    /// Removes all that was taken or received, but for one that is being put in force. A reader goes on with what it has
+    /// open.
+    public func forget() throws(SnapshotError) {
+        try snapshotCall(path) {
+            let marked = try markedName()
+            let (gone, pins) = contents.withLock { contents in
+                let gone = contents.snapshots.filter { $0.name != marked }
+                contents.snapshots.removeAll { $0.name != marked }
+                contents.verified.subtract(gone.map(\.name))
+                return (gone, contents.pins)
+            }
+            for snapshot in gone {
+                try removeIfThere(Name.manifest(snapshot.name))
+                // Without a manifest it is no snapshot; the next start clears it away.
+                if pins[snapshot.name] == nil { try removeIfThere(Name.data(snapshot.name)) }
+            }
+            try directory.sync()
+        }
+    }
+
     func removeIfThere(_ name: String) throws(DiskError) {
         do {
             try directory.remove(name)
