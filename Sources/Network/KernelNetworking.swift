@@ -32,6 +32,16 @@ public final class KernelNetworking: Networking {
     /// - Throws: `.overlap` naming the host's route, `.invalid` for ranges that do not fit each other.
     public func prepare(_ node: NodeNetwork) async throws { try await engine.prepare(node) }
 
+    /// One VXLAN device, `hm.vx`; for each node a forwarding entry, a permanent neighbour and a route, so that nothing is
+    /// ever flooded or asked for. Compares all of it with the kernel's and changes what differs: to be called when the
+    /// list changed, and now and then. What leads to nodes that stay is not touched.
+    ///
+    /// The MTU of the device and of every container is that of the underlay's link less 50 bytes.
+    /// - Throws: `.notFound` when no link has this node's address, `.alreadyExists` or `.busy` when another device or
+    ///   program has the overlay's port, `.overlap` naming a route of the host, `.invalid` when the underlay's MTU is too
+    ///   small or the node was prepared without an end of the overlay.
+    public func connect(_ nodes: [RemoteNode]) async throws -> [RefusedNode] { try await engine.connect(nodes) }
+
     /// The interface is `eth0`, with the address as /32. Completes or rebuilds what a crash left.
     /// - Throws: `.invalid` for an address outside this node's subnet, `.alreadyExists` when another task has it.
     public func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment {

@@ -11,6 +11,30 @@ struct Ruleset: Hashable, Sendable {
     /// The node's own address among the containers' (first of its subnet), on `lo`.
     var gateway: IPv4Address { node.subnet[1] }
 
+    /// Lines that let the overlay through; empty on a node that is alone.
+    private var overlay: (postrouting: String, prerouting: String, chains: String) {
+        guard let end = node.overlay else { return ("", "", "") }
+        let device = "iifname \"\(OverlayDevice.name)\""
+        return (
+            // What another node gets it can answer: it knows this node's containers and no other sender.
+            "o\(device.dropFirst()) ip saddr != \(node.subnet) snat ip to \(gateway) fully-random",
+            // Its sources are checked by the routes back (rp_filter). Encapsulated packets are nobody's connections:
+            // untracked they are never translated, which would break their checksums, and fill no table. A container
+            // must not make its own.
+            """
+            \(device) accept
+                iifname "\(LinkName.prefix)*" udp dport \(end.port) ip daddr != \(node.ranges.containers) drop
+                iifname != "\(LinkName.prefix)*" udp dport \(end.port) fib daddr type local notrack
+            """,
+            """
+            chain raw_output {
+                type filter hook output priority -300; policy accept;
+                udp dport \(end.port) notrack
+            }
+            """
+        )
+    }
+
     /// What still carries a VIP after translation has no endpoint, or no service: the whole range is refused, so no
     /// list of empty services is kept.
     ///
@@ -40,6 +64,7 @@ struct Ruleset: Hashable, Sendable {
         }
         chain nat_postrouting {
             type nat hook postrouting priority 95; policy accept;
+            \(overlay.postrouting)
             ct status dnat ip saddr 127.0.0.0/8 snat ip to \(gateway) fully-random
             ct status dnat ip saddr . ip daddr @hairpin snat ip to \(gateway) fully-random
             ip saddr \(node.ranges.containers) ip daddr != \(node.ranges.containers) \
@@ -49,8 +74,10 @@ struct Ruleset: Hashable, Sendable {
             type filter hook prerouting priority -300; policy accept;
             iifname != "lo" ip daddr 127.0.0.0/8 drop
             iifname "\(LinkName.prefix)*" meta nfproto ipv6 drop
+            \(overlay.prerouting)
             iifname "\(LinkName.prefix)*" iifname . ip saddr != @antispoof drop
         }
+        \(overlay.chains)
         chain refuse {
             meta l4proto tcp reject with tcp reset
             reject with icmpx port-unreachable
