@@ -12,24 +12,27 @@ struct Ruleset: Hashable, Sendable {
     var gateway: IPv4Address { node.subnet[1] }
 
     /// Lines that let the overlay through; empty on a node that is alone.
-    private var overlay: (postrouting: String, prerouting: String, chains: String) {
-        guard let end = node.overlay else { return ("", "", "") }
-        let device = "iifname \"\(OverlayDevice.name)\""
+    ///
+    /// Encapsulated packets are nobody's connections: untracked they are never translated, which would break their
+    /// checksums, and fill no table. They pass every packet's hooks, so their rules come first and compare addresses
+    /// before anything that costs more.
+    private var overlay: (encapsulated: String, inner: String, postrouting: String, chains: String) {
+        guard let end = node.overlay else { return ("", "", "", "") }
+        let packet = "udp dport \(end.port)"
         return (
-            // What another node gets it can answer: it knows this node's containers and no other sender.
-            "o\(device.dropFirst()) ip saddr != \(node.subnet) snat ip to \(gateway) fully-random",
-            // Its sources are checked by the routes back (rp_filter). Encapsulated packets are nobody's connections:
-            // untracked they are never translated, which would break their checksums, and fill no table. A container
-            // must not make its own.
+            // Sources of what comes out of the device are checked by the routes back (rp_filter).
             """
-            \(device) accept
-                iifname "\(LinkName.prefix)*" udp dport \(end.port) ip daddr != \(node.ranges.containers) drop
-                iifname != "\(LinkName.prefix)*" udp dport \(end.port) fib daddr type local notrack
+            ip daddr \(end.address) \(packet) iifname != "\(LinkName.prefix)*" notrack accept
+                iifname "\(OverlayDevice.name)" ip daddr != 127.0.0.0/8 accept
             """,
+            // A container must not make such packets of its own.
+            "iifname \"\(LinkName.prefix)*\" ip daddr != \(node.ranges.containers) \(packet) drop",
+            // What another node gets it can answer: it knows this node's containers and no other sender.
+            "oifname \"\(OverlayDevice.name)\" ip saddr != \(node.subnet) snat ip to \(gateway) fully-random",
             """
             chain raw_output {
                 type filter hook output priority -300; policy accept;
-                udp dport \(end.port) notrack
+                ip saddr \(end.address) \(packet) notrack accept
             }
             """
         )
@@ -72,9 +75,10 @@ struct Ruleset: Hashable, Sendable {
         }
         chain raw_prerouting {
             type filter hook prerouting priority -300; policy accept;
+            \(overlay.encapsulated)
             iifname != "lo" ip daddr 127.0.0.0/8 drop
             iifname "\(LinkName.prefix)*" meta nfproto ipv6 drop
-            \(overlay.prerouting)
+            \(overlay.inner)
             iifname "\(LinkName.prefix)*" iifname . ip saddr != @antispoof drop
         }
         \(overlay.chains)
