@@ -96,6 +96,16 @@ actor NetworkEngine {
         return try OverlaySetup(node: node).connect(handles.socket, device: index, nodes)
     }
 
+    /// - Returns: the probe, whose sockets are in this node's namespace, and the nodes this one has no complete way to.
+    func makeProbe(
+        _ nodes: [RemoteNode]
+    ) throws(NetworkError) -> (probe: OverlayProbe, broken: Set<NodeID>, conditions: OverlayDiagnosis.Conditions) {
+        let node = try preparedNode()
+        let (broken, conditions) = try OverlaySetup(node: node).examine(try handles().socket, nodes)
+        let identifier = UInt16.random(in: 1...UInt16.max)
+        return (try OverlayProbe(conditions, identifier: identifier), broken, conditions)
+    }
+
     private func attachmentsInKernel(_ handles: Handles) throws(NetworkError) -> [LinkName: IPv4Address] {
         let names = Dictionary(
             try handles.socket.links().compactMap { link in LinkName(link: link.name).map { (link.index, $0) } },

@@ -276,3 +276,72 @@ private struct Kernel {
         }
     }
 }
+
+@Suite struct `The diagnosis of the overlay` {
+    private typealias Answers = OverlayDiagnosis.Answers
+
+    private static let conditions = OverlayDiagnosis.Conditions(
+        overlay: OverlayEnd(address: address("192.0.2.1")), link: "up0", linkMTU: 1500, mtu: 1450)
+
+    @Test(
+        arguments: [
+            ([.underlay, .underlayWhole, .overlay, .overlayWhole, .checksum], .healthy),
+            // Networks that drop ICMP between nodes are none of the overlay's business.
+            ([.overlay, .overlayWhole, .checksum], .healthy), ([.overlayWhole, .checksum], .healthy),
+            ([], .unreachable), ([.underlay], .blockedUDP), ([.underlay, .underlayWhole], .blockedUDP),
+            ([.underlay, .overlay], .wrongMTU), ([.underlay, .underlayWhole, .overlay], .wrongMTU),
+            ([.underlay, .overlay, .checksum], .wrongMTU), ([.overlay, .overlayWhole], .brokenOffload),
+        ] as [(OverlayDiagnosis.Answers, OverlayDiagnosis.Finding)])
+    func `answers decide the finding`(answers: OverlayDiagnosis.Answers, finding: OverlayDiagnosis.Finding) {
+        let b = remote("b", "192.0.2.2", "10.210.2.0/24")
+        let found = OverlayDiagnosis(b, answers, isWired: true, others: [b], Self.conditions)
+        #expect(found.finding == finding)
+        #expect((found.reason == nil) == (finding == .healthy))
+        #expect(found.reason?.message.contains("node b") != false)
+    }
+
+    @Test func `what this node knows by itself comes first`() {
+        let all: Answers = [.underlay, .underlayWhole, .overlay, .overlayWhole, .checksum]
+        let b = remote("b", "192.0.2.2", "10.210.2.0/24")
+        func finding(_ remote: RemoteNode, wired: Bool = true, _ others: RemoteNode...) -> OverlayDiagnosis.Finding {
+            OverlayDiagnosis(remote, all, isWired: wired, others: others + [remote], Self.conditions).finding
+        }
+        #expect(finding(b, remote("c", "192.0.2.3", "10.210.3.0/24")) == .healthy)
+        #expect(finding(b, wired: false) == .missingRoute)
+        #expect(finding(b, remote("c", "192.0.2.2", "10.210.3.0/24")) == .duplicateAddress)
+        #expect(finding(b, remote("c", "192.0.2.3", "10.210.2.0/25")) == .duplicateAddress)
+        #expect(finding(remote("b", "192.0.2.1", "10.210.2.0/24")) == .duplicateAddress)
+    }
+
+    @Test func `requests carry a right checksum`() {
+        for count in [8, 9, 64, 1430] {
+            let bytes = EchoPacket.request(identifier: 0x1234, sequence: 4, bytes: count)
+            #expect(bytes.count == count)
+            // With the checksum in place the sum is all ones (RFC 1071).
+            #expect(EchoPacket.checksum(bytes) == 0)
+        }
+    }
+
+    @Test func `packets are read as they are, and cut or foreign ones not at all`() {
+        func header(_ number: UInt8, from: [UInt8], to: [UInt8]) -> [UInt8] {
+            [0x45, 0, 0, 0, 0, 0, 0, 0, 64, number, 0, 0] + from + to
+        }
+        let reply = header(1, from: [10, 210, 2, 1], to: [10, 210, 1, 1]) + [0, 0, 9, 9, 0x12, 0x34, 0, 4]
+        #expect(
+            EchoPacket(reply[...]) == .reply(from: address("10.210.2.1"), identifier: 0x1234, sequence: 4))
+        let refused =
+            header(1, from: [10, 210, 2, 1], to: [10, 210, 1, 1]) + [3, 3, 9, 9, 0, 0, 0, 0]
+            + header(17, from: [10, 210, 1, 1], to: [10, 210, 2, 1]) + [0x80, 0, 0, 1, 0, 8, 0, 0]
+        #expect(EchoPacket(refused[...]) == .refusal(by: address("10.210.2.1"), port: 1))
+        for whole in [reply, refused] {
+            for count in 0..<whole.count { #expect(EchoPacket(whole[..<count]) == nil, "\(count) bytes") }
+        }
+        var random = SeededRandom(seed: 1)
+        for _ in 0..<2000 {
+            let noise = (0..<Int.random(in: 0...80, using: &random)).map { _ in
+                UInt8.random(in: 0...255, using: &random)
+            }
+            if let packet = EchoPacket(noise[...]) { #expect(noise[9] == 1, "\(packet)") }
+        }
+    }
+}

@@ -421,6 +421,45 @@ extension RealNetwork {
             }
         }
 
+        @Test func `what is wrong on the way to a node is named`() async throws {
+            try await JoinedNodes.with(3) { cluster in
+                let networking = cluster.nodes[0].networking
+                func diagnose() async throws -> [OverlayDiagnosis.Finding] {
+                    let found = try await networking.diagnose(cluster.others(0), within: .milliseconds(600))
+                    #expect(found.map(\.node) == ["n2", "n3"])
+                    for one in found { #expect((one.reason == nil) == (one.finding == .healthy), "\(one)") }
+                    return found.map(\.finding)
+                }
+                func nft(_ rule: String, on index: Int) throws {
+                    try cluster.nodes[index].run("/usr/sbin/nft", [rule])
+                }
+                #expect(try await diagnose() == [.healthy, .healthy])
+
+                let chain = "add table inet wall; add chain inet wall in { type filter hook input priority 0; }; "
+                try nft(chain + "add rule inet wall in udp dport 4789 drop", on: 1)
+                #expect(try await diagnose() == [.blockedUDP, .healthy])
+                try nft("delete table inet wall", on: 1)
+
+                // As a device would that writes wrong checksums: echo passes, datagrams do not.
+                try nft(chain + "add rule inet wall in iifname hm.vx meta l4proto udp drop", on: 2)
+                #expect(try await diagnose() == [.healthy, .brokenOffload])
+                try nft("delete table inet wall", on: 2)
+
+                try cluster.nodes[0].ip("link set p1 mtu 1400", in: cluster.underlay)
+                #expect(try await diagnose() == [.wrongMTU, .healthy])
+                try cluster.nodes[0].ip("link set p1 mtu 1500", in: cluster.underlay)
+
+                try cluster.nodes[0].ip("link set p2 down", in: cluster.underlay)
+                #expect(try await diagnose() == [.healthy, .unreachable])
+                try cluster.nodes[0].ip("link set p2 up", in: cluster.underlay)
+
+                try cluster.nodes[0].ip("route del 10.210.3.0/24")
+                #expect(try await diagnose() == [.healthy, .missingRoute])
+                #expect(try await networking.connect(cluster.others(0)) == [])
+                try await eventually { try await diagnose() == [.healthy, .healthy] }
+            }
+        }
+
         @Test func `a container cannot speak for the overlay`() async throws {
             try await JoinedNodes.with(2) { cluster in
                 let a = try await cluster.attach(0, "a", 5)

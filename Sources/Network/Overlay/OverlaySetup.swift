@@ -87,13 +87,51 @@ struct OverlaySetup {
         let names = Dictionary(try socket.links().map { ($0.index, $0.name) }, uniquingKeysWith: { first, _ in first })
         let routes = try socket.routes()
         if let error = NodeSetup.overlap(node.ranges, routes: routes, linkNames: names) { throw error }
-        let found = OverlayEntries(
+        let found = try entries(socket, device, routes: routes, names)
+        for step in found.steps(to: plan.entries) { try perform(step, socket, device) }
+        return plan.refused
+    }
+
+    /// What is there now.
+    private func entries(
+        _ socket: borrowing NetlinkSocket,
+        _ device: Int32,
+        routes: [Route],
+        _ names: [Int32: String]
+    ) throws(NetworkError) -> OverlayEntries {
+        OverlayEntries(
             forwardings: try forwardings(socket, device),
             neighbours: try neighbours(socket, device),
             routes: Set(routes.filter { isOverlay($0, names) })
         )
-        for step in found.steps(to: plan.entries) { try perform(step, socket, device) }
-        return plan.refused
+    }
+
+    /// Nodes that something is missing for, or wrong; changes nothing.
+    /// - Returns: with it, what probes are to be sent with.
+    func examine(
+        _ socket: borrowing NetlinkSocket,
+        _ nodes: [RemoteNode]
+    ) throws(NetworkError) -> (broken: Set<NodeID>, conditions: OverlayDiagnosis.Conditions) {
+        guard let end = node.overlay else {
+            throw NetworkError(.invalid, "this node has no end of the overlay, so there is nothing to probe")
+        }
+        let links = try socket.links()
+        let underlay = try OverlayDevice.underlay(end.address, links: links, addresses: try socket.addresses())
+        let wanted = try OverlayDevice(end, subnet: node.subnet, underlay: underlay)
+        let conditions = OverlayDiagnosis.Conditions(
+            overlay: end, link: underlay.name, linkMTU: underlay.mtu, mtu: wanted.mtu)
+        let found = links.first { $0.name == OverlayDevice.name }
+        guard let found, wanted.step(from: found) == .keep else { return (Set(nodes.map(\.id)), conditions) }
+        let names = Dictionary(links.map { ($0.index, $0.name) }, uniquingKeysWith: { first, _ in first })
+        let there = try entries(socket, found.index, routes: try socket.routes(), names)
+        let broken = nodes.filter { remote in
+            // Its own entries alone: what others lack is theirs.
+            let needed = OverlayPlan(node, device: found.index, [remote]).entries
+            return !there.routes.isSuperset(of: needed.routes)
+                || needed.forwardings.contains { there.forwardings[$0.key] != $0.value }
+                || needed.neighbours.contains { there.neighbours[$0.key] != $0.value }
+        }
+        return (Set(broken.map(\.id)), conditions)
     }
 
     private func forwardings(
