@@ -38,7 +38,10 @@ final class Firewall {
         do throws(NetworkError) {
             if let applied, applied.ruleset == ruleset { return try change(applied, to: state) }
             if context.hasChain(ruleset.marker) { return try refill(ruleset, state) }
-        } catch {}
+        } catch {
+            // Somebody changed the table: what was known of it is wrong, and another one does not depend on it.
+            applied = nil
+        }
         try replace(ruleset, state)
     }
 
