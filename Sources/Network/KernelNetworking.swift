@@ -32,6 +32,32 @@ public final class KernelNetworking: Networking {
     /// - Throws: `.overlap` naming the host's route, `.invalid` for ranges that do not fit each other.
     public func prepare(_ node: NodeNetwork) async throws { try await engine.prepare(node) }
 
+    /// One VXLAN device, `hm.vx`; for each node a forwarding entry, a permanent neighbour and a route, so that nothing is
+    /// ever flooded or asked for. Compares all of it with the kernel's and changes what differs: to be called when the
+    /// list changed, and now and then. What leads to nodes that stay is not touched.
+    ///
+    /// The MTU of the device and of every container is that of the underlay's link less 50 bytes.
+    /// - Throws: `.notFound` when no link has this node's address, `.alreadyExists` or `.busy` when another device or
+    ///   program has the overlay's port, `.overlap` naming a route of the host, `.invalid` when the underlay's MTU is too
+    ///   small or the node was prepared without an end of the overlay.
+    public func connect(_ nodes: [RemoteNode]) async throws -> [RefusedNode] { try await engine.connect(nodes) }
+
+    /// Tries the way to every one of `nodes` with real packets of both sizes, and changes nothing.
+    ///
+    /// All at once, on a thread of its own: other calls go on.
+    /// - Parameters:
+    ///   - nodes: every other node, so that two with one address are found.
+    ///   - limit: how long an answer may take; returns earlier when all have answered.
+    /// - Returns: one for each, in their order.
+    public func diagnose(_ nodes: [RemoteNode], within limit: Duration) async throws -> [OverlayDiagnosis] {
+        let (probe, broken, conditions) = try await engine.makeProbe(nodes)
+        let answers = try await Threads.runAside { probe.run(nodes, within: limit) }
+        return nodes.map { node in
+            OverlayDiagnosis(
+                node, answers[node.id] ?? [], isWired: !broken.contains(node.id), others: nodes, conditions)
+        }
+    }
+
     /// The interface is `eth0`, with the address as /32. Completes or rebuilds what a crash left.
     /// - Throws: `.invalid` for an address outside this node's subnet, `.alreadyExists` when another task has it.
     public func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment {

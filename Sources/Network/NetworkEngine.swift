@@ -22,6 +22,8 @@ actor NetworkEngine {
     private let ports = PortReservations()
     private var opened: Handles?
     private var node: NodeNetwork?
+    /// This node's end of the overlay as `prepare` or `connect` last made it.
+    private var overlay: OverlayDevice?
     /// Node's end and address of every local container; read from the kernel by `prepare`.
     private var attachments: [LinkName: IPv4Address] = [:]
 
@@ -53,7 +55,55 @@ actor NetworkEngine {
         try folder.ensure()
         attachments = try attachmentsInKernel(handles)
         try handles.firewall.ensureTable(Ruleset(node: node), attachments: attachments)
+        // Known before the overlay is tried: without it, containers of this node still reach each other.
         self.node = node
+        _ = try ensureOverlay(handles, node)
+    }
+
+    /// - Returns: the node's end, with its index; nil for a node that is alone.
+    private func ensureOverlay(_ handles: Handles, _ node: NodeNetwork) throws(NetworkError) -> Int32? {
+        let link = try OverlaySetup(node: node).ensureDevice(handles.socket)
+        overlay = link?.device
+        if let link { try fit(handles, mtu: link.device.mtu) }
+        return link?.index
+    }
+
+    /// The node's end last: when it has the MTU, the container's has it too.
+    private func fit(_ handles: Handles, mtu: Int) throws(NetworkError) {
+        for link in try handles.socket.links() where link.mtu != mtu {
+            guard let name = LinkName(link: link.name), attachments[name] != nil else { continue }
+            let path = folder.handle(name)
+            if NetworkNamespace.exists(path) {
+                try NetworkNamespace.run(in: path) { () throws(NetworkError) in try Attachment.Inside.setMTU(mtu) }
+            }
+            try handles.socket.setMTU(link.index, mtu)
+        }
+    }
+
+    func connect(_ nodes: [RemoteNode]) throws(NetworkError) -> [RefusedNode] {
+        let node = try preparedNode()
+        let handles = try handles()
+        guard let index = try ensureOverlay(handles, node) else {
+            guard nodes.isEmpty else {
+                throw NetworkError(
+                    .invalid,
+                    "this node has no end of the overlay, so it reaches no other node",
+                    hint: "prepare the node's network with the address the other nodes know it by"
+                )
+            }
+            return []
+        }
+        return try OverlaySetup(node: node).connect(handles.socket, device: index, nodes)
+    }
+
+    /// - Returns: the probe, whose sockets are in this node's namespace, and the nodes this one has no complete way to.
+    func makeProbe(
+        _ nodes: [RemoteNode]
+    ) throws(NetworkError) -> (probe: OverlayProbe, broken: Set<NodeID>, conditions: OverlayDiagnosis.Conditions) {
+        let node = try preparedNode()
+        let (broken, conditions) = try OverlaySetup(node: node).examine(try handles().socket, nodes)
+        let identifier = UInt16.random(in: 1...UInt16.max)
+        return (try OverlayProbe(conditions, identifier: identifier), broken, conditions)
     }
 
     private func attachmentsInKernel(_ handles: Handles) throws(NetworkError) -> [LinkName: IPv4Address] {
@@ -84,7 +134,7 @@ actor NetworkEngine {
         }
         let handles = try handles()
         try folder.ensure()
-        let attachment = Attachment(name: name, address: address, path: folder.handle(name))
+        let attachment = Attachment(name: name, address: address, path: folder.handle(name), mtu: overlay?.mtu)
         // Known before it exists: a failure half way must not let another task have the address.
         let before = attachments.updateValue(address, forKey: name)
         try attachment.ensure(handles.socket, source: subnet[1])
@@ -175,9 +225,11 @@ actor NetworkEngine {
             try handles.socket.deleteLink(link)
         }
         for name in try folder.tasks() { try NetworkNamespace.remove(folder.handle(name)) }
+        try OverlaySetup.removeDevice(handles.socket)
         let ranges = node ?? NodeNetwork(subnet: AddressRanges.standard.containers, ranges: .standard)
         try NodeSetup(node: ranges).remove(handles.socket)
         attachments = [:]
+        overlay = nil
         node = nil
     }
 }

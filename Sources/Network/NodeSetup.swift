@@ -44,7 +44,7 @@ struct NodeSetup {
         return nil
     }
 
-    private var wantedRoutes: [Route] {
+    var wantedRoutes: [Route] {
         [
             // Locally made packets are only translated after they found a route.
             Route(destination: node.ranges.virtual, target: .link(NetlinkSocket.loopback), source: source),
@@ -74,7 +74,9 @@ struct NodeSetup {
         )
         let wanted = wantedRoutes
         let stale = routes.filter { route in
-            route.isOurs && names[route.link ?? 0].flatMap(LinkName.init(link:)) == nil
+            // What leads to other nodes stays until they are known again.
+            route.isOurs && names[route.link ?? 0] != OverlayDevice.name
+                && names[route.link ?? 0].flatMap(LinkName.init(link:)) == nil
                 && !wanted.contains { $0.destination == route.destination }
         }
         for route in stale { try socket.deleteRoute(route) }

@@ -54,6 +54,17 @@ enum Threads {
     }
 }
 
+extension Threads {
+    /// Runs `body`, which may block for as long as it likes, on a thread that ends with it.
+    static func runAside<Value: Sendable>(_ body: @escaping @Sendable () -> Value) async throws -> Value {
+        try await withCheckedThrowingContinuation { continuation in
+            do { pthread_detach(try start { continuation.resume(returning: body()) }) } catch {
+                continuation.resume(throwing: error)
+            }
+        }
+    }
+}
+
 /// Executor of the engine: one thread for its whole life, so that netlink sockets and the rule context, which belong
 /// to the namespace of the thread that made them and may not be used by two at once, have one owner.
 final class WorkerThread: SerialExecutor {

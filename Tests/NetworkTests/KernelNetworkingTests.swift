@@ -17,7 +17,7 @@ private func published(_ host: UInt16, _ container: UInt16, _ transport: PortPro
     PublishedPort(hostPort: host, containerPort: container, protocol: transport)
 }
 
-private final class Tally: Sendable {
+final class Tally: Sendable {
     let counts = Mutex((tries: 0, failures: [String](), stop: false))
 }
 

@@ -73,6 +73,44 @@ final class Socket: Sendable {
         return String(decoding: bytes.prefix(count), as: UTF8.self)
     }
 
+    /// What does not fit the path's MTU is an error from now on, never cut into pieces.
+    func forbidFragments() {
+        var value = Int32(IP_PMTUDISC_DO)
+        setsockopt(raw, Int32(IPPROTO_IP), IP_MTU_DISCOVER, &value, 4)
+    }
+
+    /// All of it; a datagram is one call.
+    func send(bytes count: Int) throws {
+        let bytes = [UInt8](repeating: 7, count: count)
+        var sent = 0
+        while sent < count {
+            let more = bytes.withUnsafeBytes {
+                Glibc.send(raw, $0.baseAddress?.advanced(by: sent), count - sent, Int32(MSG_NOSIGNAL))
+            }
+            try check("send", more)
+            sent += more
+        }
+    }
+
+    /// Bytes of the next datagram, or of what a stream has.
+    func receiveCount() throws -> Int {
+        var bytes = [UInt8](repeating: 0, count: 65536)
+        let count = recv(raw, &bytes, bytes.count, 0)
+        try check("receive", count)
+        return count
+    }
+
+    func listening() -> Self {
+        listen(raw, 16)
+        return self
+    }
+
+    func accepted() throws -> Socket {
+        let client = accept(raw, nil, nil)
+        try check("accept", Int(client))
+        return Socket(raw: client)
+    }
+
     func exchange(_ text: String) throws -> Answer {
         try send(text)
         return try Answer(try receive())

@@ -16,6 +16,7 @@ final class TestNode: Sendable {
     static let outsideAddress = IPv4Address(value: 192 << 24 | 2 << 8 | 2)
 
     let network: NodeNetwork
+    let networking: KernelNetworking
     /// Paths that can be entered.
     let inside: String
     let outside: String
@@ -23,37 +24,46 @@ final class TestNode: Sendable {
     private let descriptors: [Int32]
     private static let count = Mutex(0)
 
-    private init() throws {
-        network = NodeNetwork(subnet: IPv4Subnet(AddressRanges.standard.containers[256], prefix: 24), ranges: .standard)
+    /// - Parameter number: of its subnet, 1...254.
+    init(number: Int = 1, overlay: OverlayEnd? = nil) throws {
+        network = NodeNetwork(
+            subnet: IPv4Subnet(AddressRanges.standard.containers[256 * number], prefix: 24), ranges: .standard,
+            overlay: overlay)
         descriptors = try (0..<2).map { _ in try Self.makeNamespace() }
         inside = "/proc/\(getpid())/fd/\(descriptors[0])"
         outside = "/proc/\(getpid())/fd/\(descriptors[1])"
         folder = "/tmp/hmnet-\(getpid())-\(Self.count.withLock { $0 += 1; return $0 })"
+        networking = try KernelNetworking(dataDirectory: folder, namespacePath: inside)
     }
 
     /// A prepared node, removed when `body` is done or failed.
     static func with(prepared: Bool = true, _ body: (TestNode, KernelNetworking) async throws -> Void) async throws {
         let node = try TestNode()
-        let networking = try node.makeNetworking()
+        let networking = node.networking
         var failure: (any Error)?
         do {
             try node.join()
             if prepared { try await networking.prepare(node.network) }
             try await body(node, networking)
         } catch { failure = error }
-        try await networking.tearDown()
-        #expect(try node.handles().isEmpty)
-        rmdir(node.folder + "/netns")
-        rmdir(node.folder)
-        for descriptor in node.descriptors { close(descriptor) }
+        try await node.remove()
         if let failure { throw failure }
+    }
+
+    /// Everything of it.
+    func remove() async throws {
+        defer { for descriptor in descriptors { close(descriptor) } }
+        try await networking.tearDown()
+        #expect(try handles().isEmpty)
+        rmdir(folder + "/netns")
+        rmdir(folder)
     }
 
     func makeNetworking() throws -> KernelNetworking {
         try KernelNetworking(dataDirectory: folder, namespacePath: inside)
     }
 
-    private static func makeNamespace() throws -> Int32 {
+    static func makeNamespace() throws -> Int32 {
         try Threads.run { () throws(NetworkError) in
             let path = "/proc/thread-self/ns/net"
             try NetworkNamespace.enterNew()

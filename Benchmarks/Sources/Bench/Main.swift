@@ -3,7 +3,9 @@ import Foundation
 
 @main
 enum Main {
-    static let sections = ["start", "daemon", "memory", "names", "network", "programs", "consensus"]
+    static let sections = ["start", "daemon", "memory", "names", "network", "programs", "overlay", "consensus"]
+    /// Those that need no daemon.
+    private static let alone: Set = ["overlay", "consensus"]
 
     static func main() {
         signal(SIGPIPE, SIG_IGN)
@@ -11,6 +13,10 @@ enum Main {
         do {
             switch arguments.first {
             case "serve": try NetworkBench.serve()
+            case "sink": try NetworkBench.sink()
+            case "cross" where arguments.count == 2: try NetworkBench.cross(arguments[1])
+            case "overlay-node" where arguments.count == 3:
+                try OverlayBench.prepareNode(arguments[1], number: Int(arguments[2]) ?? 1)
             case "ask" where arguments.count == 4:
                 try NetworkBench.ask(arguments[1], arguments[2], rounds: Int(arguments[3]) ?? 20)
             default: try measure(Set(arguments.isEmpty ? sections : arguments))
@@ -31,8 +37,11 @@ enum Main {
         }
         let rounds = max(10, environment["ROUNDS"].flatMap { Int($0) } ?? 15)
         let report = Report()
-        if wanted != ["consensus"] {
+        if !wanted.isSubset(of: alone) {
             try measureNode(wanted, Node(directory: directory, binaries: binaries), report, rounds: rounds)
+        }
+        if wanted.contains("overlay") {
+            try OverlayBench(directory: directory, report: report, rounds: rounds).run()
         }
         if wanted.contains("consensus") {
             try ConsensusBench(

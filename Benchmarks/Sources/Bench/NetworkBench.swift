@@ -50,7 +50,7 @@ struct NetworkBench {
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var on: Int32 = 1
         setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, 4)
-        guard withAddress("0.0.0.0", { bind(listener, $0, $1) }) == 0, listen(listener, 128) == 0 else {
+        guard withAddress("0.0.0.0", port, { bind(listener, $0, $1) }) == 0, listen(listener, 128) == 0 else {
             throw BenchError("cannot listen on \(port)")
         }
         while case let connection = accept(listener, nil, nil), connection >= 0 {
@@ -76,6 +76,50 @@ struct NetworkBench {
             }
             print(medians.joined(separator: " "))
         }
+    }
+
+    private static let streamPort: UInt16 = 9001
+    private static let streamSeconds = 0.5
+
+    /// Takes what comes, one connection after the other, and closes each when its client is done.
+    static func sink() throws {
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var on: Int32 = 1
+        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, 4)
+        guard withAddress("0.0.0.0", streamPort, { bind(listener, $0, $1) }) == 0, listen(listener, 128) == 0 else {
+            throw BenchError("cannot listen on \(streamPort)")
+        }
+        var piece = [UInt8](repeating: 0, count: 1 << 18)
+        while case let connection = accept(listener, nil, nil), connection >= 0 {
+            while recv(connection, &piece, piece.count, 0) > 0 {}
+            close(connection)
+        }
+    }
+
+    /// Prints medians in microseconds of connections and requests, and the Gbit/s of a stream.
+    static func cross(_ address: String) throws {
+        var connections = Samples()
+        for _ in 0..<200 { connections.add(try connection(address)) }
+        let numbers = [connections.median, try requests(address, 2000).median, try stream(address)]
+        print(numbers.map { String(format: "%.3f", $0) }.joined(separator: " "))
+    }
+
+    private static func stream(_ address: String) throws -> Double {
+        let descriptor = try open(address, streamPort)
+        defer { close(descriptor) }
+        let piece = [UInt8](repeating: 7, count: 1 << 17)
+        var sent = 0
+        let began = now()
+        while now() - began < streamSeconds * 1000 {
+            let count = send(descriptor, piece, piece.count, Int32(MSG_NOSIGNAL))
+            guard count > 0 else { throw BenchError("the stream broke") }
+            sent += count
+        }
+        // All of it has arrived when the other side closes.
+        shutdown(descriptor, Int32(SHUT_WR))
+        var byte: UInt8 = 0
+        guard recv(descriptor, &byte, 1, 0) == 0 else { throw BenchError("the stream broke") }
+        return Double(sent) * 8 / (now() - began) / 1e6
     }
 
     private static func connection(_ address: String) throws -> Double {
@@ -105,17 +149,19 @@ struct NetworkBench {
         }
     }
 
-    private static func open(_ address: String) throws -> Int32 {
+    private static func open(_ address: String, _ port: UInt16 = port) throws -> Int32 {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var on: Int32 = 1
         setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, 4)
-        guard withAddress(address, { connect(descriptor, $0, $1) }) == 0 else {
+        guard withAddress(address, port, { connect(descriptor, $0, $1) }) == 0 else {
             throw BenchError("cannot connect to \(address): \(String(cString: strerror(errno)))")
         }
         return descriptor
     }
 
-    private static func withAddress(_ text: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) -> Int32 {
+    private static func withAddress(
+        _ text: String, _ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
+    ) -> Int32 {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian

@@ -8,7 +8,7 @@ internal import Model
 struct Faults: Hashable, Sendable {
     enum Step: Hashable, Sendable, CaseIterable {
         case resolve, pull, importImages, start, stop, remove, removeLogs, containers
-        case prepare, attach, detach, program
+        case prepare, connect, attach, detach, program
         case ensureVolume, deleteVolume
     }
 

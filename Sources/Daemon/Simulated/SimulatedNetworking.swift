@@ -7,6 +7,7 @@ final class SimulatedNetworking: Networking {
     private struct State {
         var faults = Faults()
         var node: NodeNetwork?
+        var remotes: [RemoteNode] = []
         var attachments: [TaskID: IPv4Address] = [:]
         var table = BalancingTable.empty
     }
@@ -22,11 +23,21 @@ final class SimulatedNetworking: Networking {
     /// As given to `program` last.
     var table: BalancingTable { state.withLock { $0.table } }
     var attachments: [TaskID: IPv4Address] { state.withLock { $0.attachments } }
+    /// As given to `connect` last.
+    var remotes: [RemoteNode] { state.withLock { $0.remotes } }
 
     func prepare(_ node: NodeNetwork) async throws {
         try state.withLock { state in
             try state.faults.take(.prepare)
             state.node = node
+        }
+    }
+
+    func connect(_ nodes: [RemoteNode]) async throws -> [RefusedNode] {
+        try state.withLock { state in
+            try state.faults.take(.connect)
+            state.remotes = nodes
+            return []
         }
     }
 
@@ -66,6 +77,7 @@ final class SimulatedNetworking: Networking {
     func tearDown() async throws {
         state.withLock { state in
             state.node = nil
+            state.remotes = []
             state.attachments = [:]
             state.table = .empty
         }

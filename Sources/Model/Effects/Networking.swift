@@ -5,8 +5,13 @@
 /// Every method is idempotent: it leads to the state it names from whatever it finds. Errors conform to `ReasonError`.
 public protocol Networking: Sendable {
     /// Makes the node ready: sysctls, gateway and name server addresses on `lo`, the route of the VIP range, the
-    /// table with its chains. Refuses ranges that overlap a route of the host.
+    /// table with its chains, its end of the overlay. Refuses ranges that overlap a route of the host.
     func prepare(_ node: NodeNetwork) async throws
+
+    /// Makes the containers of exactly these nodes reachable, and repairs this node's end of the overlay.
+    /// - Parameter nodes: every other node of the cluster, in any order.
+    /// - Returns: those that cannot be reached as they are described, with why; the others are connected all the same.
+    func connect(_ nodes: [RemoteNode]) async throws -> [RefusedNode]
 
     /// Gives a task its namespace with one interface. Same task, same address: returns what exists.
     func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment
@@ -31,10 +36,55 @@ public protocol Networking: Sendable {
 public struct NodeNetwork: Hashable, Codable, Sendable {
     public var subnet: IPv4Subnet
     public var ranges: AddressRanges
+    /// Nil: containers of other nodes are not reached, as on a node that is alone.
+    public var overlay: OverlayEnd?
 
-    public init(subnet: IPv4Subnet, ranges: AddressRanges) {
+    public init(subnet: IPv4Subnet, ranges: AddressRanges, overlay: OverlayEnd? = nil) {
         self.subnet = subnet
         self.ranges = ranges
+        self.overlay = overlay
+    }
+}
+
+/// Where this node sends and receives what its containers say to those of other nodes (VXLAN, RFC 7348).
+public struct OverlayEnd: Hashable, Codable, Sendable {
+    /// Assigned to VXLAN by IANA.
+    public static let standardPort: UInt16 = 4789
+
+    /// Of this node, on the link the other nodes are reached through; not on `lo`.
+    public var address: IPv4Address
+    /// UDP, the same on every node.
+    public var port: UInt16
+
+    public init(address: IPv4Address, port: UInt16 = Self.standardPort) {
+        self.address = address
+        self.port = port
+    }
+}
+
+/// Another node as the overlay knows it.
+public struct RemoteNode: Hashable, Codable, Sendable {
+    public var id: NodeID
+    /// Where it receives: the address of its `OverlayEnd`.
+    public var address: IPv4Address
+    /// Of its containers.
+    public var subnet: IPv4Subnet
+
+    public init(id: NodeID, address: IPv4Address, subnet: IPv4Subnet) {
+        self.id = id
+        self.address = address
+        self.subnet = subnet
+    }
+}
+
+/// A node the overlay does not lead to.
+public struct RefusedNode: Hashable, Codable, Sendable {
+    public var node: NodeID
+    public var reason: Reason
+
+    public init(node: NodeID, reason: Reason) {
+        self.node = node
+        self.reason = reason
     }
 }
 

@@ -14,6 +14,8 @@ struct Attachment {
     let address: IPv4Address
     /// Handle of the namespace.
     let path: String
+    /// Of both ends, in bytes: what fits the overlay. Nil leaves what is there.
+    let mtu: Int?
 
     /// Makes what is missing; builds the pair anew unless what is there are the two ends of one pair with the right
     /// addresses.
@@ -31,8 +33,11 @@ struct Attachment {
         } else {
             link = try rebuild(socket, outside: outside, inside: inside)
         }
-        try NetworkNamespace.run(in: path) { [address] () throws(NetworkError) in try Inside.configure(address) }
+        try NetworkNamespace.run(in: path) { [address, mtu] () throws(NetworkError) in
+            try Inside.configure(address, mtu: mtu)
+        }
         try settings()
+        if let mtu, link.mtu != mtu { try socket.setMTU(link.index, mtu) }
         try socket.setUp(link.index)
         try socket.setNeighbour(address, .container(address), link: link.index)
         try socket.setRoute(
@@ -50,7 +55,7 @@ struct Attachment {
             try NetworkNamespace.run(in: path) { () throws(NetworkError) in try Inside.clear() }
         }
         let namespace = try Descriptor(opening: path, O_RDONLY)
-        try socket.addPair(name, namespace: namespace, peerAddress: .container(address))
+        try socket.addPair(name, namespace: namespace, peerAddress: .container(address), mtu: mtu)
         guard let link = try socket.link(named: name.description) else {
             throw NetworkError(.notFound, "the link `\(name)` vanished", hint: "it is made again with the next try")
         }
@@ -88,7 +93,14 @@ struct Attachment {
             if let interface = try socket.link(named: Attachment.interface) { try socket.deleteLink(interface) }
         }
 
-        static func configure(_ address: IPv4Address) throws(NetworkError) {
+        static func setMTU(_ mtu: Int) throws(NetworkError) {
+            let socket = try NetlinkSocket()
+            if let interface = try socket.link(named: Attachment.interface), interface.mtu != mtu {
+                try socket.setMTU(interface.index, mtu)
+            }
+        }
+
+        static func configure(_ address: IPv4Address, mtu: Int?) throws(NetworkError) {
             let socket = try NetlinkSocket()
             guard let interface = try socket.link(named: Attachment.interface) else {
                 throw NetworkError(.notFound, "the container's end of \(address) vanished")
@@ -99,6 +111,7 @@ struct Attachment {
             try Sysctl.setIfPresent("ipv6/conf/\(Attachment.interface)/disable_ipv6", "1")
             try socket.setUp(NetlinkSocket.loopback)
             try socket.addAddress(address, link: interface.index, scope: Int32(RT_SCOPE_UNIVERSE.rawValue))
+            if let mtu, interface.mtu != mtu { try socket.setMTU(interface.index, mtu) }
             try socket.setUp(interface.index)
             let gateway = AddressRanges.gateway
             try socket.setNeighbour(gateway, .gateway, link: interface.index)

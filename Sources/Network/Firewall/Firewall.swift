@@ -22,8 +22,11 @@ final class Firewall {
 
     /// Leaves a table of an earlier run as it is, so that connections go on; makes one when there is none.
     func ensureTable(_ ruleset: Ruleset, attachments: [LinkName: IPv4Address]) throws(NetworkError) {
-        if applied?.ruleset == ruleset && context.hasChain(ruleset.marker) { return }
-        applied = nil
+        if var state = applied?.state {
+            if applied?.ruleset == ruleset && context.hasChain(ruleset.marker) { return }
+            state.attachments = attachments
+            return try replace(ruleset, state)
+        }
         guard !context.hasTable() else { return }
         try replace(ruleset, RuleState(attachments: attachments))
     }
@@ -35,7 +38,10 @@ final class Firewall {
         do throws(NetworkError) {
             if let applied, applied.ruleset == ruleset { return try change(applied, to: state) }
             if context.hasChain(ruleset.marker) { return try refill(ruleset, state) }
-        } catch {}
+        } catch {
+            // Somebody changed the table: what was known of it is wrong, and another one does not depend on it.
+            applied = nil
+        }
         try replace(ruleset, state)
     }
 

@@ -11,6 +11,33 @@ struct Ruleset: Hashable, Sendable {
     /// The node's own address among the containers' (first of its subnet), on `lo`.
     var gateway: IPv4Address { node.subnet[1] }
 
+    /// Lines that let the overlay through; empty on a node that is alone.
+    ///
+    /// Encapsulated packets are nobody's connections: untracked they are never translated, which would break their
+    /// checksums, and fill no table. They pass every packet's hooks, so their rules come first and compare addresses
+    /// before anything that costs more.
+    private var overlay: (encapsulated: String, inner: String, postrouting: String, chains: String) {
+        guard let end = node.overlay else { return ("", "", "", "") }
+        let packet = "udp dport \(end.port)"
+        return (
+            // Sources of what comes out of the device are checked by the routes back (rp_filter).
+            """
+            ip daddr \(end.address) \(packet) iifname != "\(LinkName.prefix)*" notrack accept
+                iifname "\(OverlayDevice.name)" ip daddr != 127.0.0.0/8 accept
+            """,
+            // A container must not make such packets of its own.
+            "iifname \"\(LinkName.prefix)*\" ip daddr != \(node.ranges.containers) \(packet) drop",
+            // What another node gets it can answer: it knows this node's containers and no other sender.
+            "oifname \"\(OverlayDevice.name)\" ip saddr != \(node.subnet) snat ip to \(gateway) fully-random",
+            """
+            chain raw_output {
+                type filter hook output priority -300; policy accept;
+                ip saddr \(end.address) \(packet) notrack accept
+            }
+            """
+        )
+    }
+
     /// What still carries a VIP after translation has no endpoint, or no service: the whole range is refused, so no
     /// list of empty services is kept.
     ///
@@ -40,6 +67,7 @@ struct Ruleset: Hashable, Sendable {
         }
         chain nat_postrouting {
             type nat hook postrouting priority 95; policy accept;
+            \(overlay.postrouting)
             ct status dnat ip saddr 127.0.0.0/8 snat ip to \(gateway) fully-random
             ct status dnat ip saddr . ip daddr @hairpin snat ip to \(gateway) fully-random
             ip saddr \(node.ranges.containers) ip daddr != \(node.ranges.containers) \
@@ -47,10 +75,13 @@ struct Ruleset: Hashable, Sendable {
         }
         chain raw_prerouting {
             type filter hook prerouting priority -300; policy accept;
+            \(overlay.encapsulated)
             iifname != "lo" ip daddr 127.0.0.0/8 drop
             iifname "\(LinkName.prefix)*" meta nfproto ipv6 drop
+            \(overlay.inner)
             iifname "\(LinkName.prefix)*" iifname . ip saddr != @antispoof drop
         }
+        \(overlay.chains)
         chain refuse {
             meta l4proto tcp reject with tcp reset
             reject with icmpx port-unreachable

@@ -9,6 +9,10 @@ struct Link: Hashable, Sendable {
     /// Index of the other end, in that end's namespace; 0 when there is none.
     var peer: Int32
     var hardware: HardwareAddress?
+    var mtu: Int
+    var isUp: Bool
+    /// Nil for a link of another kind.
+    var tunnel: Tunnel?
 }
 
 extension NetlinkSocket {
@@ -20,7 +24,10 @@ extension NetlinkSocket {
             index: rtnl_link_get_ifindex(raw),
             name: String(cString: name),
             peer: rtnl_link_get_link(raw),
-            hardware: NetlinkAddress.hardware(rtnl_link_get_addr(raw))
+            hardware: NetlinkAddress.hardware(rtnl_link_get_addr(raw)),
+            mtu: Int(rtnl_link_get_mtu(raw)),
+            isUp: rtnl_link_get_flags(raw) & UInt32(IFF_UP) != 0,
+            tunnel: tunnel(raw)
         )
     }
 
@@ -40,10 +47,12 @@ extension NetlinkSocket {
     }
 
     /// One request makes both ends; the node's end comes up, the other is born in `namespace` as `eth0`, down.
+    /// - Parameter mtu: of both; nil leaves the kernel's own.
     func addPair(
         _ name: LinkName,
         namespace: borrowing Descriptor,
-        peerAddress: HardwareAddress
+        peerAddress: HardwareAddress,
+        mtu: Int?
     ) throws(NetworkError) {
         guard let link = rtnl_link_veth_alloc() else { throw NetworkError(.exhausted, "no memory for a link") }
         defer { rtnl_link_put(link) }
@@ -56,18 +65,30 @@ extension NetlinkSocket {
         rtnl_link_set_name(peer, Attachment.interface)
         rtnl_link_set_addr(peer, theirs.raw)
         rtnl_link_set_ns_fd(peer, namespace.raw)
+        if let mtu {
+            rtnl_link_set_mtu(link, UInt32(mtu))
+            rtnl_link_set_mtu(peer, UInt32(mtu))
+        }
         rtnl_link_put(peer)
         try request("cannot add the link `\(name)`") { rtnl_link_add($0, link, NLM_F_CREATE | NLM_F_EXCL) }
     }
 
     func setUp(_ index: Int32) throws(NetworkError) {
+        try change(index, "cannot bring up link \(index)") { rtnl_link_set_flags($0, UInt32(IFF_UP)) }
+    }
+
+    func setMTU(_ index: Int32, _ mtu: Int) throws(NetworkError) {
+        try change(index, "cannot set the MTU of link \(index) to \(mtu)") { rtnl_link_set_mtu($0, UInt32(mtu)) }
+    }
+
+    private func change(_ index: Int32, _ what: String, _ set: (OpaquePointer) -> Void) throws(NetworkError) {
         guard let old = rtnl_link_alloc() else { throw NetworkError(.exhausted, "no memory for a link") }
         defer { rtnl_link_put(old) }
         guard let new = rtnl_link_alloc() else { throw NetworkError(.exhausted, "no memory for a link") }
         defer { rtnl_link_put(new) }
         rtnl_link_set_ifindex(old, index)
-        rtnl_link_set_flags(new, UInt32(IFF_UP))
-        try request("cannot bring up link \(index)") { rtnl_link_change($0, old, new, 0) }
+        set(new)
+        try request(what) { rtnl_link_change($0, old, new, 0) }
     }
 
     /// Both ends of a pair. Waits for the kernel's readers: about 20 ms. No error when there is none.

@@ -6,7 +6,7 @@ internal import Model
 /// A netlink socket of the namespace of the thread that makes it. One user at a time.
 struct NetlinkSocket: ~Copyable {
     private static let answerSecondsMax: Int32 = 10
-    private static let dumpTries = 5
+    static let dumpTries = 5
 
     let raw: OpaquePointer
     private let failure: UnsafeMutablePointer<hm_nl_error>
@@ -123,8 +123,15 @@ struct NetlinkAddress: ~Copyable {
 }
 
 /// Six bytes, locally administered.
-struct HardwareAddress: Hashable, Sendable {
+struct HardwareAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
     let bytes: [UInt8]
+
+    static func < (left: Self, right: Self) -> Bool { left.bytes.lexicographicallyPrecedes(right.bytes) }
+
+    /// `02:68:0a:d2:01:05`
+    var description: String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: ":")
+    }
 
     /// The node's end of every link: the same everywhere, so that a container's neighbour entry never changes.
     static let gateway = HardwareAddress(bytes: [0x02, 0x68, 0x6d, 0xff, 0xff, 0x01])

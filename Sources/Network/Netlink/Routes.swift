@@ -12,6 +12,8 @@ struct Route: Hashable, Sendable {
         /// Straight out of a link.
         case link(Int32)
         case gateway(IPv4Address, link: Int32)
+        /// Through a gateway taken for a neighbour on the link, whatever the addresses there say.
+        case onLink(IPv4Address, link: Int32)
         /// Of a kind this module does not make.
         case other
     }
@@ -22,12 +24,14 @@ struct Route: Hashable, Sendable {
     var source: IPv4Address?
     var table: UInt32 = UInt32(RT_TABLE_MAIN.rawValue)
     var protocolNumber: UInt8 = Route.protocolNumber
+    /// Of several routes to one destination the kernel takes the lowest.
+    var metric: UInt32 = 0
 
     var isOurs: Bool { protocolNumber == Self.protocolNumber }
 
     var link: Int32? {
         switch target {
-        case .link(let link), .gateway(_, let link): link
+        case .link(let link), .gateway(_, let link), .onLink(_, let link): link
         case .blackhole, .other: nil
         }
     }
@@ -45,7 +49,8 @@ extension NetlinkSocket {
             } else if let hop {
                 let link = rtnl_route_nh_get_ifindex(hop)
                 if let gateway = NetlinkAddress.subnet(rtnl_route_nh_get_gateway(hop)) {
-                    target = .gateway(gateway.network, link: link)
+                    let isOnLink = rtnl_route_nh_get_flags(hop) & UInt32(RTNH_F_ONLINK) != 0
+                    target = isOnLink ? .onLink(gateway.network, link: link) : .gateway(gateway.network, link: link)
                 } else {
                     target = .link(link)
                 }
@@ -57,7 +62,8 @@ extension NetlinkSocket {
                 target: target,
                 source: NetlinkAddress.subnet(rtnl_route_get_pref_src(raw))?.network,
                 table: rtnl_route_get_table(raw),
-                protocolNumber: rtnl_route_get_protocol(raw)
+                protocolNumber: rtnl_route_get_protocol(raw),
+                metric: rtnl_route_get_priority(raw)
             )
         }
     }
@@ -90,41 +96,39 @@ extension NetlinkSocket {
         rtnl_route_set_protocol(raw, route.protocolNumber)
         rtnl_route_set_table(raw, route.table)
         rtnl_route_set_scope(raw, UInt8(RT_SCOPE_UNIVERSE.rawValue))
+        if route.metric != 0 { rtnl_route_set_priority(raw, route.metric) }
         if let source = route.source {
             let address = try NetlinkAddress(source)
             rtnl_route_set_pref_src(raw, address.raw)
         }
         switch route.target {
         case .blackhole: rtnl_route_set_type(raw, UInt8(RTN_BLACKHOLE))
-        case .other: break
+        case .other:
+            // Only ever deleted: by destination, whatever it is.
+            rtnl_route_set_type(raw, UInt8(RTN_UNSPEC))
+            rtnl_route_set_scope(raw, UInt8(RT_SCOPE_NOWHERE.rawValue))
         case .link(let link):
             rtnl_route_set_scope(raw, UInt8(RT_SCOPE_LINK.rawValue))
             try addHop(raw, link: link, gateway: nil)
         case .gateway(let gateway, let link): try addHop(raw, link: link, gateway: gateway)
+        case .onLink(let gateway, let link): try addHop(raw, link: link, gateway: gateway, flags: UInt32(RTNH_F_ONLINK))
         }
         try body(raw)
     }
 
-    private func addHop(_ route: OpaquePointer, link: Int32, gateway: IPv4Address?) throws(NetworkError) {
+    private func addHop(
+        _ route: OpaquePointer,
+        link: Int32,
+        gateway: IPv4Address?,
+        flags: UInt32 = 0
+    ) throws(NetworkError) {
         guard let hop = rtnl_route_nh_alloc() else { throw NetworkError(.exhausted, "no memory for a route") }
         rtnl_route_nh_set_ifindex(hop, link)
+        if flags != 0 { rtnl_route_nh_set_flags(hop, flags) }
         rtnl_route_add_nexthop(route, hop)
         if let gateway {
             let address = try NetlinkAddress(gateway)
             rtnl_route_nh_set_gateway(hop, address.raw)
         }
-    }
-
-    /// A permanent entry, so that nobody ever has to ask (or wait) for the other end's hardware address.
-    func setNeighbour(_ address: IPv4Address, _ hardware: HardwareAddress, link: Int32) throws(NetworkError) {
-        guard let raw = rtnl_neigh_alloc() else { throw NetworkError(.exhausted, "no memory for a neighbour") }
-        defer { rtnl_neigh_put(raw) }
-        let destination = try NetlinkAddress(address)
-        let lladdr = try NetlinkAddress(hardware)
-        rtnl_neigh_set_ifindex(raw, link)
-        rtnl_neigh_set_dst(raw, destination.raw)
-        rtnl_neigh_set_lladdr(raw, lladdr.raw)
-        rtnl_neigh_set_state(raw, Int32(NUD_PERMANENT))
-        try request("cannot add the neighbour \(address)") { rtnl_neigh_add($0, raw, NLM_F_CREATE | NLM_F_REPLACE) }
     }
 }
