@@ -116,9 +116,12 @@ struct Checker {
         committed.append(Committed(position: LogPosition(index: index, term: term), term: raft.term))
     }
 
-    /// - Parameter durable: terms in the durable logs of members, by id.
+    /// - Parameters:
+    ///   - changes: of membership, asked for in this step.
+    ///   - members: what their durable logs hold.
     func checkQuorum(
-        from start: UInt64, _ member: Member, _ raft: RaftNode, members: [MemberID: Member]
+        from start: UInt64, _ member: Member, _ raft: RaftNode, changes: [MembershipChange],
+        members: [MemberID: Member]
     ) throws {
         guard start < commitIndex else { return }
         let position = committed[Int(commitIndex) - 1].position
@@ -127,7 +130,11 @@ struct Checker {
             let holders = membership.voters.filter { members[$0]?.durable.term(at: position.index) == position.term }
             return holders.count >= membership.quorum
         }
-        guard !isHeld(by: current), !(member.membershipSeen.map(isHeld) ?? false) else { return }
+        guard !isHeld(by: current), let before = member.membershipSeen, !isHeld(by: before) else { return }
+        // Made, counted by and taken back in one step.
+        for change in changes {
+            if case .success(let between) = before.applying(change), isHeld(by: between) { return }
+        }
         throw Violation(
             .commitOnQuorum, "\(member.id) commits \(position), which no quorum of \(current.voters) holds durably")
     }

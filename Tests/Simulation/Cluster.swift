@@ -210,7 +210,10 @@ final class Cluster {
         }
         if let write = output.write { try submit(write, member) }
         try checker.stepped(member, raft)
-        try checker.checkQuorum(from: commitBefore, member, raft, members: members)
+        let changes = inputs.compactMap { input -> MembershipChange? in
+            if case .changeMembership(_, let change) = input { change } else { nil }
+        }
+        try checker.checkQuorum(from: commitBefore, member, raft, changes: changes, members: members)
         member.membershipSeen = raft.membership.membership
         for message in output.sends { try send(message, from: member) }
         if let committed = output.committed {

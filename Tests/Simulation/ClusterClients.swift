@@ -5,7 +5,6 @@ internal import TestSupport
 
 // Clients with one operation at a time, and watchers that go from member to member.
 extension Cluster {
-    static let patience: UInt64 = 1_500_000
     /// Attempts before a client gives up on an operation; with less patience than the answers are remembered.
     static let attemptsMax = 12
 
@@ -79,7 +78,7 @@ extension Cluster {
         request.to = target ?? present[Int.random(in: present.indices, using: &random)].id
         clients[number].request = request
         if !perMille(isHealing ? 0 : options.dropPerMille / 2) { plan(.request(request), after: delay(500)) }
-        plan(.client(number, attempt: request.attempt), after: Self.patience)
+        plan(.client(number, attempt: request.attempt), after: options.patience)
     }
 
     /// A request reaches its member.

@@ -81,6 +81,7 @@ extension Cluster {
                     member.flushing = write
                     try log.sync()
                     member.flushing = nil
+                    member.beforeLastSync = (member.durable.lastIndex, member.durable.hardState)
                     member.durable.add(write)
                 }
                 feed(member, .persisted(write.receipt))
@@ -238,6 +239,15 @@ extension Cluster {
             throw Violation(.diskOpens, "\(member.id) after a crash: \(error)")
         }
         guard let raft = member.raft, let log = member.log else { return }
+        if rotten.contains(member.id), isLastRecordGone(member, raft) {
+            // The flipped bit made the last record look unfinished, and no log can tell that from a crash while it was
+            // written. Rot that nobody can notice is more than a cluster promises to survive.
+            note("\(member.id) has lost its last record and does not know")
+            member.fate = .destroyed
+            member.isUp = false
+            member.raft = nil
+            return
+        }
         member.disk.crashAfter = nil
         if let install {
             member.durableState = member.state
@@ -250,6 +260,12 @@ extension Cluster {
         )
         member.membershipSeen = raft.membership.membership
         plan(.tick(member, life: member.life), after: delay(options.tick / 2))
+    }
+
+    private func isLastRecordGone(_ member: Member, _ raft: RaftNode) -> Bool {
+        let before = member.beforeLastSync
+        return before.index == raft.lastPosition.index && before.hardState.term == raft.term
+            && (raft.lastPosition.index < member.durable.lastIndex || raft.term < member.durable.hardState.term)
     }
 
     /// The log holds what was synced, and of a write under way all or nothing.

@@ -59,7 +59,7 @@ extension Cluster {
     /// and answers to what it asked before are still to come.
     func freeze(_ leader: Member) {
         guard !isHealing else { return }
-        let end = now + 500_000 + delay(400_000)
+        let end = now + 800_000 + delay(300_000)
         for other in roster where other !== leader {
             cloggedUntil[other.slot * Self.slotsMax + leader.slot] = end
         }
@@ -149,7 +149,9 @@ extension Cluster {
         // A lost disk is seen to first: with another member gone the rest might be too few.
         let broken = membership.members.filter { members[$0]?.fate == .destroyed }
         if let first = broken.first { return change(leader, .remove(first)) }
-        lost = lost.filter { membership.contains($0) && members[$0]?.fate != .present }
+        // A removal that is not committed may be taken back.
+        let agreed = checker.membership.membership
+        lost = lost.filter { (agreed.contains($0) || membership.contains($0)) && members[$0]?.fate != .present }
         if !lost.isEmpty || isHealing { return }
         if members.values.contains(where: { rotten.contains($0.id) && !$0.isUp && $0.fate == .present }) { return }
         guard let operation = options.operations.randomElement(using: &random) else { return }

@@ -98,6 +98,8 @@ final class Member {
     // What the checks know of it.
     var written = LogShadow()
     var durable = LogShadow()
+    /// Index and hard state on the disk before the last write that was synced.
+    var beforeLastSync: (index: UInt64, hardState: HardState) = (0, HardState())
     var commitSeen: UInt64 = 0
     var membershipSeen: Membership?
 

@@ -26,6 +26,8 @@ struct Options {
     var faultPause: UInt64 = 1_000_000
     var operationPause: UInt64 = 1_500_000
     var thinking: UInt64 = 30_000
+    /// How long a client waits for an answer before it asks somebody else.
+    var patience: UInt64 = 1_500_000
 
     // Network.
     var dropPerMille = 0
@@ -116,6 +118,8 @@ struct Options {
         case 7:
             leadersFreeze = true
             voters = pick([3, 3, 5])
+            // Nobody stays long with one who does not answer: others are asked, and do.
+            patience = 150_000
             faults = faults.filter { $0 == .kill }
             clients = 8
             thinking = 3_000
