@@ -5,11 +5,12 @@ internal import Raft
 /// A few cores driven by commands of a text file; nothing happens that no command asks for.
 ///
 /// Lines that begin with `>` are commands, what follows each is what it printed, `#` begins a comment. Commands:
-/// `cluster N [LEARNERS]`, `log A TERMS…` (before anything else: its durable log), `tick A [N]`, `elect A` (ticks until it
-/// stands), `settle` (delivers and persists until nothing is left), `deliver FROM TO [N]`, `drop FROM TO`, `show`
-/// (messages under way), `cut A B`, `isolate A`, `heal`, `hold A` and `release A` (its disk), `persist A [N]`,
-/// `propose A`, `read A`, `transfer A [B]`, `add|promote|demote|remove B at A`, `crash A`, `apply A`, `compact A INDEX`,
-/// `install FROM TO`, `logs`.
+/// `appends ENTRIES` (before all others: most entries of one append), `cluster N [LEARNERS]`, `log A TERMS…` (before
+/// anything happens: its durable log), `tick A [N]`, `elect A` (ticks until it stands), `settle` (delivers and persists
+/// until nothing is left), `deliver FROM TO [N]`, `drop FROM TO`, `show` (messages under way), `cut A B`, `isolate A`,
+/// `heal`, `hold A` and `release A` (its disk), `persist A [N]` (one write, and the core is told), `flush A` (one write, and
+/// what it unlocks leaves) and `receipts A` (now the core is told), `propose A`, `read A`, `transfer A [B]`,
+/// `add|promote|demote|remove B at A`, `crash A`, `apply A`, `compact A INDEX`, `install FROM TO`, `logs`.
 final class Scenario {
     private struct Member {
         var node: RaftNode
@@ -17,6 +18,8 @@ final class Scenario {
         var base = LogPosition.origin
         var hardState = HardState()
         var queue: [Write] = []
+        /// Of writes that are done, not yet taken by the core.
+        var receipts: [Receipt] = []
         var isHeld = false
         var applied: UInt64 = 0
         var handedOut: UInt64 = 0
@@ -34,6 +37,7 @@ final class Scenario {
     private var cuts: Set<[MemberID]> = []
     private var output: [String] = []
     private var token: UInt64 = 0
+    private var appendBytesMax = 1 << 20
 
     /// - Returns: the text with each command's output as it is now.
     static func run(_ text: String) throws -> String {
@@ -64,6 +68,9 @@ final class Scenario {
             return numbers[place]
         }
         switch verb {
+        case "appends":
+            // All entries of a scenario are about as large as one of a byte.
+            appendBytesMax = Int(try number(0)) * Entry(index: 1, term: 1, kind: .command, payload: [1]).footprintBytes
         case "cluster":
             let voters = Array(1...(try number(0)))
             let learners = numbers.count > 1 ? (1...numbers[1]).map { $0 + (numbers[0]) } : []
@@ -98,6 +105,8 @@ final class Scenario {
         case "release": members[try number(0)]?.isHeld = false
         case "persist":
             for _ in 0..<(numbers.count > 1 ? numbers[1] : 1) { try persist(try number(0)) }
+        case "flush": flush(try number(0))
+        case "receipts": try takeReceipts(try number(0))
         case "propose":
             token += 1
             try step(try number(0), .propose([Proposal(token: token, payload: [UInt8(truncatingIfNeeded: token)])]))
@@ -151,6 +160,7 @@ final class Scenario {
         var settings = RaftNode.Configuration(id: id)
         settings.electionTicks = 10
         settings.heartbeatTicks = 1
+        settings.appendBytesMax = appendBytesMax
         var starts: [LogPosition] = []
         for entry in entries where entry.term != starts.last?.term ?? base.term { starts.append(entry.position) }
         let later = entries.compactMap { entry -> ConfigurationPoint? in
@@ -166,6 +176,7 @@ final class Scenario {
     private func crash(_ id: MemberID) throws {
         guard let member = members[id] else { throw Failure(description: "no member \(id)") }
         members[id]?.queue = []
+        members[id]?.receipts = []
         members[id]?.isHeld = false
         members[id]?.handedOut = member.applied
         let node = makeNode(
@@ -225,13 +236,26 @@ final class Scenario {
     }
 
     private func persist(_ id: MemberID) throws {
+        guard members[id]?.queue.isEmpty == false else { return }
+        flush(id)
+        try takeReceipts(id)
+    }
+
+    private func flush(_ id: MemberID) {
         guard let write = members[id]?.queue.first else { return }
         members[id]?.queue.removeFirst()
         if let state = write.hardState { members[id]?.hardState = state }
         if let from = write.truncateFrom { members[id]?.entries.removeAll { $0.index >= from } }
         members[id]?.entries += write.entries
+        members[id]?.receipts.append(write.receipt)
         send(write.unlocks)
-        try step(id, .persisted(write.receipt))
+    }
+
+    private func takeReceipts(_ id: MemberID) throws {
+        while let receipt = members[id]?.receipts.first {
+            members[id]?.receipts.removeFirst()
+            try step(id, .persisted(receipt))
+        }
     }
 
     private func send(_ sent: [Message]) {

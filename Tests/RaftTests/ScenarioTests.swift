@@ -16,7 +16,7 @@ internal import Testing
     }()
 
     @Test func `there are scenarios`() {
-        #expect(Self.names.count >= 9)
+        #expect(Self.names.count >= 18)
     }
 
     @Test(arguments: names)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Model
 internal import Raft
+internal import Store
 internal import TestSupport
 
 /// What is known of a run from outside all members: the true log, who led when, what clients were told.
@@ -31,12 +33,18 @@ struct Checker {
     /// Values of each key and the index since which they hold, ascending.
     private(set) var values: [[(index: UInt64, value: UInt64)]]
     private(set) var events: [ModelState.Event] = []
+    /// What the product's state did at each index from 1 on, and its events in order.
+    private var steps: [RealState.Step] = []
+    private var realEvents: [StateEvent] = []
+    private var realDigests: [UInt64: StateDigest] = [:]
     private(set) var effects: [UInt64: ModelState.Answer] = [:]
     /// Highest index acknowledged to a client.
     private(set) var acknowledged: UInt64 = 0
     private(set) var membership: ConfigurationPoint
     private var removed: Set<MemberID> = []
     var history: [HistoryOperation<UInt64>] = []
+    /// What each member said of its state at an index, every time it was there.
+    private var digests: [UInt64: [MemberID: Set<[UInt8]>]] = [:]
 
     init(founding: Membership) {
         membership = ConfigurationPoint(index: 0, membership: founding)
@@ -108,9 +116,12 @@ struct Checker {
         committed.append(Committed(position: LogPosition(index: index, term: term), term: raft.term))
     }
 
-    /// - Parameter durable: terms in the durable logs of members, by id.
+    /// - Parameters:
+    ///   - changes: of membership, asked for in this step.
+    ///   - members: what their durable logs hold.
     func checkQuorum(
-        from start: UInt64, _ member: Member, _ raft: RaftNode, members: [MemberID: Member]
+        from start: UInt64, _ member: Member, _ raft: RaftNode, changes: [MembershipChange],
+        members: [MemberID: Member]
     ) throws {
         guard start < commitIndex else { return }
         let position = committed[Int(commitIndex) - 1].position
@@ -119,7 +130,11 @@ struct Checker {
             let holders = membership.voters.filter { members[$0]?.durable.term(at: position.index) == position.term }
             return holders.count >= membership.quorum
         }
-        guard !isHeld(by: current), !(member.membershipSeen.map(isHeld) ?? false) else { return }
+        guard !isHeld(by: current), let before = member.membershipSeen, !isHeld(by: before) else { return }
+        // Made, counted by and taken back in one step.
+        for change in changes {
+            if case .success(let between) = before.applying(change), isHeld(by: between) { return }
+        }
         throw Violation(
             .commitOnQuorum, "\(member.id) commits \(position), which no quorum of \(current.voters) holds durably")
     }
@@ -180,9 +195,9 @@ struct Checker {
         }
         states.append(Canonical(chain: state.chain, digest: entry.index % 32 == 0 ? state.digest : nil))
         if entry.kind == .configuration { try membershipApplied(state.configuration) }
-        guard let command = ModelCommand(entry.payload), entry.kind == .command, let answer = outcome.answer else {
-            return
-        }
+        guard let answer = outcome.answer,
+            let command = try ModelCommand.decoded(entry.payload, isReal: state.isReal)
+        else { return }
         if outcome.isRepeated { return }
         if let earlier = effects.updateValue(answer, forKey: command.request) {
             throw Violation(
@@ -194,12 +209,73 @@ struct Checker {
         }
     }
 
+    /// The product's state took an entry: it did what others' did, and what the model did.
+    mutating func applied(_ entry: Entry, _ step: RealState.Step, like model: ModelState.Applied, by member: Member)
+        throws
+    {
+        if entry.index <= UInt64(steps.count) {
+            guard steps[Int(entry.index) - 1] != step else { return }
+            throw Violation(
+                .statesEqual,
+                "\(member.id) does \(step) at \(entry.position), others did \(steps[Int(entry.index) - 1])")
+        }
+        steps.append(step)
+        realEvents += step.events
+        guard let answer = model.answer else { return }
+        let succeeded =
+            switch step.applied?.outcome {
+            case .done: true
+            // The model deletes what is not there.
+            case .refused(let problem): problem.code == .notFound
+            case nil: false
+            }
+        if step.applied?.version != answer.index || succeeded != answer.succeeded {
+            throw Violation(.statesAgree, "\(member.id) does \(step) at \(entry.position), the model \(answer)")
+        }
+    }
+
+    mutating func digested(_ digest: StateDigest, of member: Member) throws {
+        let known = realDigests[digest.index] ?? digest
+        realDigests[digest.index] = known
+        if known != digest {
+            throw Violation(.statesEqual, "the state of \(member.id) is \(digest), of others \(known)")
+        }
+    }
+
+    /// A watcher of the product's events.
+    func watched(_ given: [StateEvent], after: UInt64, through: UInt64, from member: Member) throws {
+        let wanted = realEvents.filter { $0.index > after && $0.index <= through }
+        guard given != wanted else { return }
+        throw Violation(
+            .watchComplete,
+            "\(member.id) gives \(given.map(\.index)) after \(after) through \(through), not \(wanted.map(\.index))")
+    }
+
     func compare(_ state: ModelState, _ member: Member) throws {
         guard state.applied.index > 0, state.applied.index <= UInt64(states.count) else { return }
         let known = states[Int(state.applied.index) - 1]
         if known.chain != state.chain || (known.digest.map { $0 != state.digest } ?? false) {
             throw Violation(.statesEqual, "the state of \(member.id) differs at \(state.applied)")
         }
+    }
+
+    mutating func compared(_ digest: [UInt8], of member: Member, at index: UInt64) {
+        digests[index, default: [:]][member.id, default: []].insert(digest)
+    }
+
+    /// A member takes its state for wrong because of what it was at `index`.
+    func givesWay(_ member: Member, at index: UInt64, among membership: Membership) throws {
+        let known = digests[index] ?? [:]
+        let own = known[member.id] ?? []
+        let others = known.values.reduce(into: Set<[UInt8]>()) { $0.formUnion($1) }
+        let isOutvoted = others.contains { digest in
+            let holders = membership.voters.filter { known[$0]?.contains(digest) == true }
+            return own != [digest] && holders.count >= membership.quorum
+        }
+        guard !isOutvoted else { return }
+        throw Violation(
+            .rightStatesStay,
+            "\(member.id) gives up its state at \(index), against which no quorum of \(membership.voters) speaks")
     }
 
     private mutating func membershipApplied(_ point: ConfigurationPoint) throws {
@@ -211,14 +287,17 @@ struct Checker {
 
     // MARK: - Clients
 
-    func value(of key: Int, at index: UInt64) -> UInt64 {
+    func value(of key: Int, at index: UInt64) -> UInt64 { register(key, at: index).value }
+
+    /// What the register held at `index`, and since when.
+    func register(_ key: Int, at index: UInt64) -> (index: UInt64, value: UInt64) {
         var low = 0
         var high = values[key].count
         while high - low > 1 {
             let middle = (low + high) / 2
             if values[key][middle].index <= index { low = middle } else { high = middle }
         }
-        return values[key][low].value
+        return values[key][low]
     }
 
     mutating func answered(_ request: Request, _ reply: Reply) throws {

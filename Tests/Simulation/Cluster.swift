@@ -88,6 +88,8 @@ final class Cluster {
         for watcher in watchers.indices { plan(.watch(watcher), after: delay(200_000)) }
         if !options.faults.isEmpty { plan(.fault, after: delay(options.faultPause)) }
         if !options.operations.isEmpty { plan(.operate, after: delay(options.operationPause)) }
+        if options.isReal { plan(.compare, after: delay(500_000)) }
+        if options.comparedEvery > 0 { plan(.rotState, after: delay(2_000_000)) }
         try advance { self.now >= self.options.duration }
         try heal()
     }
@@ -159,9 +161,20 @@ final class Cluster {
         case .request(let request): try take(request)
         case .reply(let request, let reply): try answer(request, reply)
         case .watch(let watcher): try watch(watcher)
-        case .load(let until): load(until: until)
+        case .digest(let from, let to, let index, let digest): try takeDigest(digest, from: from, to: to, at: index)
+        case .replace(let member, let life):
+            guard member.isUp, member.life == life else { return }
+            try replaceState(of: member)
+        case .compare: try proposeComparison()
+        case .rotState: rotState()
+        case .load(let until): try load(until: until)
         case .operate: operate()
         case .fault: try causeFault()
+        case .fall(let member, let life):
+            guard member.isUp, member.life == life, member.raft?.isLeader == true else { return }
+            fall(member)
+        case .silence(let member, let number, let end):
+            if number == partition, !isHealing { silence(member, until: end) }
         case .heal(let number):
             if number == partition { healNetwork() }
         }
@@ -188,10 +201,19 @@ final class Cluster {
         record(4, member.id, raft.term << 32 ^ raft.commitIndex)
         if let change = output.roleChange {
             note("\(member.id) is \(change.role) in term \(change.term), leader \(change.leader ?? 0)")
+            if options.leadersFall, raft.isLeader, !raft.isReady {
+                plan(.fall(member, life: member.life), after: delay(options.delay * 2 + options.diskDelay))
+            }
+            if options.leadersFreeze, raft.isLeader, raft.isReady {
+                plan(.fall(member, life: member.life), after: delay(500_000))
+            }
         }
         if let write = output.write { try submit(write, member) }
         try checker.stepped(member, raft)
-        try checker.checkQuorum(from: commitBefore, member, raft, members: members)
+        let changes = inputs.compactMap { input -> MembershipChange? in
+            if case .changeMembership(_, let change) = input { change } else { nil }
+        }
+        try checker.checkQuorum(from: commitBefore, member, raft, changes: changes, members: members)
         member.membershipSeen = raft.membership.membership
         for message in output.sends { try send(message, from: member) }
         if let committed = output.committed {
@@ -203,7 +225,7 @@ final class Cluster {
             if raft.commitIndex >= meta.position.index { snapshotTaken(meta, by: member) }
         }
         for load in output.loads { member.jobs.append(.load(load)) }
-        for target in output.snapshots { beginStream(from: member, to: target, term: raft.term) }
+        for target in output.snapshots { try beginStream(from: member, to: target, term: raft.term) }
         for accepted in output.accepted {
             guard let request = member.proposals.removeValue(forKey: accepted.token) else { continue }
             member.proposed[accepted.position.index, default: []].append(
@@ -233,7 +255,7 @@ final class Cluster {
             if case .transferred(let target) = result.outcome, target != member.id { transferred += 1 }
         }
         if let point = output.membership { note("\(member.id) has \(point)") }
-        answerReads(member)
+        try answerReads(member)
         try startDisk(member)
     }
 
@@ -290,13 +312,22 @@ final class Cluster {
                 throw Violation(.entriesKept, "\(member.id) cannot read committed \(batch.fromLog): \(error)")
             }
         }
-        for entry in entries + batch.entries {
+        entries += batch.entries
+        var steps: [RealState.Step] = []
+        if let real = member.real {
+            let (done, digests) = try real.apply(entries)
+            steps = done
+            for digest in digests { try checker.digested(digest, of: member) }
+        }
+        for (place, entry) in entries.enumerated() {
             guard entry.index == member.state.applied.index + 1 else {
                 throw Violation(
                     .appliedOnce, "\(member.id) is to apply \(entry.position) after \(member.state.applied)")
             }
-            let outcome = member.state.apply(entry, clock: now)
+            let outcome = try member.state.apply(entry, clock: now)
             try checker.applied(entry, outcome, to: member.state, by: member)
+            if !steps.isEmpty { try checker.applied(entry, steps[place], like: outcome, by: member) }
+            if options.comparedEvery > 0, entry.index % options.comparedEvery == 0 { try compareState(of: member) }
             for proposed in member.proposed.removeValue(forKey: entry.index) ?? [] {
                 if proposed.term == entry.term, let answer = outcome.answer {
                     reply(proposed.request, .written(answer))
@@ -306,36 +337,47 @@ final class Cluster {
             }
         }
         feed(member, .applied(member.state.applied.index))
-        answerReads(member)
-        checkpoint(member)
+        try answerReads(member)
+        try checkpoint(member)
         planApply(member)
         try startDisk(member)
     }
 
-    private func answerReads(_ member: Member) {
+    private func answerReads(_ member: Member) throws {
         guard !member.readsWaiting.isEmpty else { return }
         let applied = member.state.applied.index
-        for waiting in member.readsWaiting where waiting.index <= applied { answerRead(waiting.request, member) }
+        for waiting in member.readsWaiting where waiting.index <= applied { try answerRead(waiting.request, member) }
         member.readsWaiting.removeAll { $0.index <= applied }
     }
 
-    func answerRead(_ request: Request, _ member: Member) {
+    func answerRead(_ request: Request, _ member: Member) throws {
         switch request.operation {
         case .read(let key), .staleRead(let key):
+            if let real = member.real {
+                let (value, index) = try real.value(of: key)
+                return reply(request, .read(value: value, index: index))
+            }
             reply(request, .read(value: member.state.values[key], index: member.state.applied.index))
         case .write: break
         }
     }
 
+    /// The state as it is, the product's with it.
+    func putAside(_ member: Member) throws -> ModelState {
+        var state = member.state
+        if let real = member.real { state.image = try real.image() }
+        return state
+    }
+
     /// Makes the state durable now and then, and cuts the log below it.
-    private func checkpoint(_ member: Member) {
+    private func checkpoint(_ member: Member) throws {
         let applied = member.state.applied.index
         guard applied >= member.durableState.applied.index + UInt64(options.checkpointEntries) else {
-            if random.oneIn(20) { member.betweenState = member.state }
+            if random.oneIn(20) { member.betweenState = try putAside(member) }
             return
         }
         let before = member.durableState
-        member.durableState = member.state
+        member.durableState = try putAside(member)
         let cut = member.durableState.applied.index
         if Planted.isActive(.logCutAboveState) { member.durableState = before }
         member.betweenState = nil

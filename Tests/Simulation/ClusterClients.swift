@@ -5,7 +5,6 @@ internal import TestSupport
 
 // Clients with one operation at a time, and watchers that go from member to member.
 extension Cluster {
-    static let patience: UInt64 = 1_500_000
     /// Attempts before a client gives up on an operation; with less patience than the answers are remembered.
     static let attemptsMax = 12
 
@@ -39,9 +38,11 @@ extension Cluster {
             nextRequest += 1
             nextValue += 1
             // Near enough to the truth to succeed often.
-            let expected = checker.value(of: key, at: checker.acknowledged)
+            let (version, expected) = checker.register(key, at: checker.acknowledged)
             operation = .write(
-                ModelCommand(kind: .swap, request: nextRequest, key: key, value: nextValue, expected: expected))
+                ModelCommand(
+                    kind: .swap, request: nextRequest, key: key, value: nextValue, expected: expected, version: version)
+            )
             action = .swap(expected: expected, new: nextValue)
         case 6..<9:
             operation = .read(key: key)
@@ -77,7 +78,7 @@ extension Cluster {
         request.to = target ?? present[Int.random(in: present.indices, using: &random)].id
         clients[number].request = request
         if !perMille(isHealing ? 0 : options.dropPerMille / 2) { plan(.request(request), after: delay(500)) }
-        plan(.client(number, attempt: request.attempt), after: Self.patience)
+        plan(.client(number, attempt: request.attempt), after: options.patience)
     }
 
     /// A request reaches its member.
@@ -89,13 +90,18 @@ extension Cluster {
             let token = member.token()
             member.proposals[token] = request
             let padding = Int.random(in: 0...options.paddingMax, using: &random)
-            feed(member, .propose([Proposal(token: token, payload: command.encoded(padding: padding))]))
+            feed(member, .propose([Proposal(token: token, payload: try encoded(command, padding, at: member))]))
         case .read:
             let token = member.token()
             member.reads[token] = request
             feed(member, .read(token: token))
-        case .staleRead: answerRead(request, member)
+        case .staleRead: try answerRead(request, member)
         }
+    }
+
+    private func encoded(_ command: ModelCommand, _ padding: Int, at member: Member) throws -> [UInt8] {
+        guard options.isReal else { return command.encoded(padding: padding) }
+        return try command.real(version: command.version, at: clock(of: member), padding: padding)
     }
 
     func reply(_ request: Request, _ reply: Reply) {
@@ -146,14 +152,14 @@ extension Cluster {
     // MARK: - Load
 
     /// Proposals that follow one another faster than they are acknowledged.
-    func load(until: UInt64) {
+    func load(until: UInt64) throws {
         guard now < until else { return }
         plan(.load(until: until), after: max(100, options.diskDelay / 4))
         guard let leader = leading else { return }
         nextRequest += 1
         nextValue += 1
         let command = ModelCommand(kind: .put, request: nextRequest, key: 0, value: nextValue)
-        feed(leader, .propose([Proposal(token: leader.token(), payload: command.encoded(padding: 0))]))
+        feed(leader, .propose([Proposal(token: leader.token(), payload: try encoded(command, 0, at: leader))]))
     }
 
     // MARK: - Watchers
@@ -170,6 +176,10 @@ extension Cluster {
             try checker.watched(events, after: after, through: through, from: member)
         }
         watchers[number].after = through
+        if let page = try member.real?.events(after: after) {
+            try checker.watched(page.events, after: after, through: page.through, from: member)
+            watchers[number].after = min(through, page.through)
+        }
         watchers[number].batches += 1
     }
 }

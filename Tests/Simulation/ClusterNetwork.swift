@@ -91,9 +91,9 @@ extension Cluster {
 
     // MARK: - Snapshots
 
-    func beginStream(from member: Member, to target: MemberID, term: UInt64) {
+    func beginStream(from member: Member, to target: MemberID, term: UInt64) throws {
         guard let receiver = members[target] else { return }
-        let state = member.state.snapshot()
+        let state = try putAside(member).snapshot()
         note("\(member.id) sends \(target) a snapshot of \(state.applied)")
         streams.append(
             Stream(
@@ -118,7 +118,8 @@ extension Cluster {
         receiver.snapshots[stream.meta] = stream.state
         feed(
             receiver,
-            .snapshotReceived(from: stream.from, term: stream.term, stream.meta, replacesState: false))
+            .snapshotReceived(
+                from: stream.from, term: stream.term, stream.meta, replacesState: receiver.isStateWrong))
     }
 
     /// A member installed this snapshot, or holds more already: whoever sent it is told.

@@ -20,10 +20,20 @@ enum Event {
     case request(Request)
     case reply(Request, Reply)
     case watch(Int)
+    /// What one member's state was at an index reaches another.
+    case digest(from: MemberID, to: MemberID, index: UInt64, [UInt8])
+    /// A member that knows its state to be wrong asks for another.
+    case replace(Member, life: Int)
+    /// The leader proposes that all members compare their states.
+    case compare
+    /// A state goes wrong somewhere.
+    case rotState
     /// One more proposal to whoever leads, until then.
     case load(until: UInt64)
     case operate
     case fault
+    case fall(Member, life: Int)
+    case silence(Member, partition: Int, until: UInt64)
     case heal(partition: Int)
 }
 

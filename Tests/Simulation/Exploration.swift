@@ -5,7 +5,8 @@ internal import Raft
 /// Every order in which a small cluster can act: three members, two terms, two entries, one crash.
 ///
 /// Messages may be delivered in any order or never, disks finish when they like, one member loses what was not durable.
-/// A depth-first walk that turns back where it has been before.
+/// A depth-first walk that turns back where it has been before. How many messages may be under way is bounded, the oldest
+/// is lost to one more: with few the walk comes to an end and has seen everything.
 struct Exploration {
     private struct Disk: Hashable {
         var terms: [UInt64] = []
@@ -54,14 +55,16 @@ struct Exploration {
     static let ticksMax = 2
 
     let statesMax: Int
+    let messagesMax: Int
     private(set) var states = 0
     private(set) var deepest = 0
     /// The walk ended before it had been everywhere.
     private(set) var isCut = false
     private(set) var commits = 0
 
-    init(statesMax: Int) {
+    init(statesMax: Int, messagesMax: Int) {
         self.statesMax = statesMax
+        self.messagesMax = messagesMax
     }
 
     private static func makeNode(_ id: MemberID, _ disk: Disk) -> RaftNode {
@@ -188,6 +191,8 @@ struct Exploration {
         default:
             if disk.hardState.term < message.term { throw Violation(.votesKept, "\(message) with \(disk.hardState)") }
         }
-        if !world.messages.contains(message) { world.messages.append(message) }
+        guard !world.messages.contains(message) else { return }
+        world.messages.append(message)
+        if world.messages.count > messagesMax { world.messages.removeFirst() }
     }
 }

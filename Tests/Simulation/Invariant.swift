@@ -12,6 +12,7 @@ enum Invariant: String, CaseIterable {
     case entriesKept = "acknowledged entries are kept"
     case appliedOnce = "applied in order and once"
     case statesEqual = "states are equal at equal index"
+    case statesAgree = "the state does what its model does"
     case membershipsOverlap = "memberships overlap"
     case removedStayOut = "removed members stay out"
     case exactlyOnce = "a request takes effect once"
@@ -19,12 +20,14 @@ enum Invariant: String, CaseIterable {
     case readsCurrent = "reads show acknowledged writes"
     case staleReadsTrue = "stale reads show the state at their index"
     case watchComplete = "watches are complete"
+    case rightStatesStay = "a state gives way only to a majority's"
     case diskOpens = "a log opens after a crash"
     // At the end.
     case linearizable = "the history is linearizable"
     case electsLeader = "a healed cluster elects a leader"
     case finishes = "a healed cluster finishes every operation"
     case converges = "members of a healed cluster become equal"
+    case wrongStatesGo = "a wrong state is found and replaced"
     case handsOn = "leadership is handed on under load"
     /// A precondition of the product's code failed, or the process ended in another bad way.
     case noTrap = "nothing traps"

@@ -10,7 +10,7 @@ struct Simulate {
         usage: simulate run [--seeds N] [--from SEED] [--workers N] [--hashes]
                simulate replay SEED [--trace]
                simulate planted [--seeds N] [--bug NAME]
-               simulate explore [--states N]
+               simulate explore [--states N] [--messages N]
         """
 
     static func main() {
@@ -133,7 +133,9 @@ struct Simulate {
     }
 
     private static func explore(_ arguments: [String]) -> Int32 {
-        var exploration = Exploration(statesMax: Int(number("--states", arguments, or: 1_000_000)))
+        let messages = Int(number("--messages", arguments, or: 1_000))
+        var exploration = Exploration(
+            statesMax: Int(number("--states", arguments, or: 1_000_000)), messagesMax: messages)
         let clock = ContinuousClock()
         let begun = clock.now
         do {
@@ -143,8 +145,8 @@ struct Simulate {
             return 1
         }
         say(
-            "\(exploration.states) states, \(exploration.deepest) deep, up to \(exploration.commits) committed, "
-                + "\(exploration.isCut ? "cut there" : "all there are"), \(clock.now - begun)")
+            "at most \(messages) messages under way: \(exploration.states) distinct states, \(exploration.deepest) deep, up to \(exploration.commits) committed, "
+                + "\(exploration.isCut ? "cut there" : "all there are"), no violation, \(clock.now - begun)")
         return 0
     }
 

@@ -54,6 +54,10 @@ final class Member {
     let disk: SimulatedDisk
     /// It has promised something already: an empty log would be a lost one.
     var hasLog = false
+    /// The product's state machine, as its file is: what a kill leaves.
+    let real: RealState?
+    /// What the file is to hold at the next start instead.
+    var imageLeft: [UInt8]?
     /// What survives when the power fails.
     var durableState: ModelState
     /// Written, maybe not durable: a power cut leaves this or what is durable.
@@ -87,20 +91,27 @@ final class Member {
     var readsWaiting: [(index: UInt64, request: Request)] = []
     var tickFactorPerMille: UInt64 = 1_000
     var pausedUntil: UInt64 = 0
+    var comparison = StateComparison()
+    /// Its state differs from a majority's.
+    var isStateWrong = false
 
     // What the checks know of it.
     var written = LogShadow()
     var durable = LogShadow()
+    /// Index and hard state on the disk before the last write that was synced.
+    var beforeLastSync: (index: UInt64, hardState: HardState) = (0, HardState())
     var commitSeen: UInt64 = 0
     var membershipSeen: Membership?
 
-    init(id: MemberID, slot: Int, options: Options, founding: Membership, seed: UInt64) {
+    init(id: MemberID, slot: Int, options: Options, founding: Membership, seed: UInt64) throws {
         self.id = id
         self.slot = slot
         self.options = options
         disk = SimulatedDisk(seed: seed)
         let point = ConfigurationPoint(index: 0, membership: founding)
-        state = ModelState(configuration: point)
+        real = options.isReal ? try RealState(founding: founding) : nil
+        state = ModelState(configuration: point, isReal: options.isReal)
+        if let real { state.image = try real.image() }
         durableState = state
     }
 
@@ -120,6 +131,8 @@ final class Member {
         proposed = [:]
         reads = [:]
         readsWaiting = []
+        comparison = StateComparison()
+        isStateWrong = false
         if let pendingInstall { state = pendingInstall.state }
         var logOptions = LogFile.Options()
         logOptions.segmentBytes = options.segmentBytes

@@ -16,6 +16,8 @@ struct ModelCommand: Equatable {
     /// 0 stands for "nothing there": putting it deletes.
     var value: UInt64
     var expected: UInt64 = 0
+    /// Where `expected` was set, as far as the client knows.
+    var version: UInt64 = 0
 
     /// - Parameter padding: bytes to add, so that entries differ in size.
     func encoded(padding: Int) -> [UInt8] {
@@ -29,15 +31,20 @@ struct ModelCommand: Equatable {
         return writer.bytes
     }
 
-    init(kind: Kind, request: UInt64, key: Int, value: UInt64, expected: UInt64 = 0) {
+    init(kind: Kind, request: UInt64, key: Int, value: UInt64, expected: UInt64 = 0, version: UInt64 = 0) {
         self.kind = kind
         self.request = request
         self.key = key
         self.value = value
         self.expected = expected
+        self.version = version
     }
 
-    init?(_ payload: [UInt8]) {
+    static func decoded(_ payload: [UInt8], isReal: Bool) throws -> ModelCommand? {
+        isReal ? try ModelCommand(real: payload) : ModelCommand(payload)
+    }
+
+    private init?(_ payload: [UInt8]) {
         var reader = ByteReader(payload[...])
         guard let raw = reader.take(UInt8.self), let kind = Kind(rawValue: raw),
             let request = reader.take(UInt64.self), let key = reader.take(UInt8.self),
@@ -64,7 +71,7 @@ struct ModelState {
 
     static let keysMax = 8
     /// Answers remembered: more than can be given while a client still repeats its request.
-    static let answersMax = 600
+    static let answersMax = 4_000
     static let eventsMax = 120
 
     private(set) var applied = LogPosition.origin
@@ -78,9 +85,16 @@ struct ModelState {
     private(set) var eventsFloor: UInt64 = 0
     /// Of everything applied so far.
     private(set) var chain: UInt64 = 0
+    /// Something in the state that no entry put there: nobody sees it but those who compare whole states.
+    private(set) var dust: UInt64 = 0
+    /// Entries are the product's commands.
+    let isReal: Bool
+    /// The product's state at this point, in states that were put aside.
+    var image: [UInt8] = []
 
-    init(configuration: ConfigurationPoint) {
+    init(configuration: ConfigurationPoint, isReal: Bool = false) {
         self.configuration = configuration
+        self.isReal = isReal
     }
 
     struct Applied {
@@ -90,7 +104,7 @@ struct ModelState {
     }
 
     /// - Parameter clock: of the member that applies; nothing may depend on it.
-    mutating func apply(_ entry: Entry, clock: UInt64) -> Applied {
+    mutating func apply(_ entry: Entry, clock: UInt64) throws -> Applied {
         applied = entry.position
         if Planted.isActive(.clockInApply), clock % 64 == 0 { chain = mix(chain, clock) }
         var outcome = Applied()
@@ -101,7 +115,9 @@ struct ModelState {
                 configuration = ConfigurationPoint(index: entry.index, membership: membership)
             }
         case .command:
-            if let command = ModelCommand(entry.payload) { outcome = apply(command, at: entry.index) }
+            if let command = try ModelCommand.decoded(entry.payload, isReal: isReal) {
+                outcome = apply(command, at: entry.index)
+            }
         }
         chain = mix(chain, entry.index, entry.term, UInt64(entry.kind.rawValue))
         if let answer = outcome.answer {
@@ -163,6 +179,8 @@ struct ModelState {
         configuration = earlier.configuration
     }
 
+    mutating func gather(dust: UInt64) { self.dust = dust }
+
     /// What comes of a snapshot's rows with the pages of this state's journal played onto them.
     func replaced(by snapshot: ModelState) -> ModelState {
         var mixed = snapshot
@@ -194,6 +212,14 @@ struct ModelState {
             sum = mix(sum, request, answer.index, answer.succeeded ? 1 : 0)
         }
         return sum
+    }
+
+    /// What members tell each other of their state.
+    var comparable: [UInt8] {
+        var writer = ByteWriter()
+        writer.put(digest)
+        writer.put(dust)
+        return writer.bytes
     }
 }
 

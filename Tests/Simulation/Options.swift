@@ -26,6 +26,8 @@ struct Options {
     var faultPause: UInt64 = 1_000_000
     var operationPause: UInt64 = 1_500_000
     var thinking: UInt64 = 30_000
+    /// How long a client waits for an answer before it asks somebody else.
+    var patience: UInt64 = 1_500_000
 
     // Network.
     var dropPerMille = 0
@@ -52,6 +54,15 @@ struct Options {
     var checkpointEntries = 60
     /// Entries kept in the log below the durable state.
     var keptInLog: UInt64 = 40
+    /// Whoever begins to lead is soon killed or cut off, alone or with one other: terms follow one another quickly, and logs
+    /// end in entries that only few have.
+    var leadersFall = false
+    /// Whoever leads soon hears late and is then heard no more: it is replaced without knowing.
+    var leadersFreeze = false
+    /// Members have the product's state machine beside the model.
+    var isReal = false
+    /// States go wrong unnoticed, and members compare theirs at every so many entries; 0: neither.
+    var comparedEvery: UInt64 = 0
 
     init(seed: UInt64) {
         var random = SeededRandom(seed: seed ^ 0x6F70_7469_6F6E_7321)
@@ -85,6 +96,42 @@ struct Options {
         paddingMax = pick([0, 60, 160])
         checkpointEntries = pick([5, 40, 200])
         keptInLog = pick([0, 10, 100])
+        isReal = seed % 50 == 9
+        switch seed % 8 {
+        case 3:
+            comparedEvery = pick([8, 32])
+            voters = pick([3, 3, 5])
+        case 5:
+            leadersFall = true
+            voters = pick([3, 5, 5])
+            faults = faults.filter { $0 == .kill || $0 == .drift || $0 == .pause }
+            if Bool.random(using: &random) { operations = [] }
+            clients = 8
+            thinking = 3_000
+            duration = 25_000_000
+            dropPerMille = 0
+            delay = pick([2_000, 20_000])
+            diskDelay = pick([100, 2_000])
+            appendBytesMax = pick([100, 400])
+            inFlightMax = pick([1, 3])
+            electionTicks = 6
+        case 7:
+            leadersFreeze = true
+            voters = pick([3, 3, 5])
+            // Nobody stays long with one who does not answer: others are asked, and do.
+            patience = 150_000
+            faults = faults.filter { $0 == .kill }
+            clients = 8
+            thinking = 3_000
+            dropPerMille = 0
+            tailPerMille = 0
+            delay = pick([2_000, 20_000])
+            diskDelay = pick([100, 2_000])
+            applyDelay = pick([50, 2_000])
+            electionTicks = 6
+            heartbeatTicks = 1
+        default: break
+        }
     }
 
     func configuration(of id: MemberID, seed: UInt64) -> RaftNode.Configuration {

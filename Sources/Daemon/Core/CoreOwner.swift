@@ -64,7 +64,7 @@ final class CoreOwner: Sendable {
     private let laggingInput: AsyncStream<MemberID>.Continuation
     /// The state here is known to differ from what a majority has.
     private let isStateWrong = Mutex(false)
-    private let comparison = Comparison()
+    private let comparison = Mutex(StateComparison())
     private let digests: AsyncStream<StateDigest>
     private let digestsInput: AsyncStream<StateDigest>.Continuation
     private let wrong: AsyncStream<UInt64>
@@ -126,7 +126,7 @@ final class CoreOwner: Sendable {
         self.log = log
         snapshots = SnapshotWorker(store: store, state: state, log: log)
         (lagging, laggingInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(256))
-        (digests, digestsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(Comparison.indexesMax))
+        (digests, digestsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(StateComparison.indexesMax))
         (wrong, wrongInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
         writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
@@ -497,7 +497,7 @@ final class CoreOwner: Sendable {
 
     private func compared(_ digest: [UInt8], of sender: MemberID, at index: UInt64) {
         guard let membership = consensus.status.configuration?.membership, membership.contains(sender),
-            comparison.add(digest, of: sender, at: index, own: member, among: membership),
+            comparison.withLock({ $0.add(digest, of: sender, at: index, own: member, among: membership) }),
             !isStateWrong.withLock({ isWrong in
                 defer { isWrong = true }
                 return isWrong

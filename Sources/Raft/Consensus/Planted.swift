@@ -12,7 +12,7 @@ public enum Planted {
         case readNumbersRepeat, removalRefusesLeader, removedNeverStands, readRoundHangs
         case tornTailCutAnyway, sealNotRenewed
         case snapshotWrongIndex, snapshotWithoutAnswers, appliedIndexApart, logCutAboveState, dictionaryOrder
-        case clockInApply, watchEarly, watchLate, oldStateReplayed, answersForgotten
+        case clockInApply, watchEarly, watchLate, oldStateReplayed, answersForgotten, leaderDecides
     }
 
     #if PLANTED_BUGS
