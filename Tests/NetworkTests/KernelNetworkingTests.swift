@@ -89,6 +89,7 @@ extension RealNetwork {
                 _ = try await networking.program(
                     table(BalancedService(vip: node.vip(2), endpoints: [b.address], ports: []))
                 )
+                try waitForWay(from: a.namespace, to: b.address)
                 let socket = try Socket(.ping, in: a.namespace)
                 try socket.connect(node.vip(2), 0)
                 // Echo request; the kernel fills in identifier and checksum.

@@ -48,6 +48,7 @@ extension RealNetwork {
                 try listener.bind(b.address, 80)
                 let whole = underlay - 50 - 28
                 for place in [a.namespace, cluster.nodes[0].inside] {
+                    try waitForWay(from: place, to: b.address)
                     let sender = try Socket(.udp, in: place)
                     sender.forbidFragments()
                     try sender.connect(b.address, 80)
@@ -465,6 +466,7 @@ extension RealNetwork {
                 let a = try await cluster.attach(0, "a", 5)
                 try cluster.nodes[0].ip("addr add 192.0.2.254/24 dev br0", in: cluster.underlay)
                 let outside = IPv4Address(value: 192 << 24 | 2 << 8 | 254)
+                try waitForWay(from: a.namespace, to: outside)
                 let servers = [
                     try EchoServer("plain", .udp, in: cluster.underlay, 4790),
                     try EchoServer("overlay", .udp, in: cluster.underlay, 4789),
@@ -473,6 +475,7 @@ extension RealNetwork {
                 #expect(try refusal(.udp, from: a.namespace, outside, 4789).errno == EAGAIN)
                 // Its datagrams to containers are its own business.
                 let b = try await cluster.attach(1, "b", 6)
+                try waitForWay(from: a.namespace, to: b.address)
                 let inner = try EchoServer("b", .udp, in: b.namespace, 4789)
                 #expect(try ask(.udp, from: a.namespace, b.address, 4789).server == "b")
                 withExtendedLifetime((servers, inner)) {}

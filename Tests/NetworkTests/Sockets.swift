@@ -148,6 +148,13 @@ func refusal(_ kind: Socket.Kind = .tcp, from namespace: String, _ address: IPv4
     }
 }
 
+/// Waits until packets pass: a link that just came up drops them until the kernel noticed, and only connections are tried
+/// again.
+func waitForWay(from namespace: String, to address: IPv4Address) throws {
+    let errno = try refusal(from: namespace, address, 9).errno
+    guard errno == ECONNREFUSED else { throw TestFailure("no way from \(namespace) to \(address): errno \(errno)") }
+}
+
 /// Answers every message with `<name> <client>`, until it goes out of scope.
 final class EchoServer: Sendable {
     private let socket: Socket
