@@ -8,6 +8,11 @@ enum KnownSeeds {
         (62, "a seal was read from memory after a failed sync and then lost"),
         (129, "a leader that demoted itself was needed and did not stand"),
         (425, "entries dropped in the same step were acknowledged"),
+        (6531, "a lost member was forgotten before its removal was agreed"),
+        (7037, "an entry was counted by a membership taken back in the same step"),
+        (9179, "members that share a slow disk were not given the time"),
+        (9809, "the model forgot answers while a client still asked"),
+        (12592, "a flipped bit passed for a write that was cut short"),
         (756, "a read round needed fewer voters than it had asked"),
     ]
 }
