@@ -142,8 +142,8 @@ let package = Package(
             dependencies: [
                 "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes",
                 "Discovery", "CLinux",
-                certificates, hummingbird, hummingbirdCore, httpTypes, lifecycle, logging, nioCore, nioPosix, nioSSL,
-                nioTLS, signals,
+                certificates, crypto, hummingbird, hummingbirdCore, httpTypes, lifecycle, logging, nioCore, nioPosix,
+                nioSSL, nioTLS, signals,
             ],
             path: "Sources/Daemon",
             exclude: ["Orchestrator"],

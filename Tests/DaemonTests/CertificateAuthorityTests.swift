@@ -30,9 +30,10 @@ import X509
         let days = loaded.current.expiry.timeIntervalSince(now) / 86_400
         #expect((89.9...90.1).contains(days))
         await #expect(throws: DaemonError.self) {
-            _ = try await PeerCertificates.load(CertificateFiles(
-                authority: directory.path + "/ca.pem", certificate: directory.path + "/node.pem",
-                key: directory.path + "/key.pem"), name: "n3")
+            _ = try await PeerCertificates.load(
+                CertificateFiles(
+                    authority: directory.path + "/ca.pem", certificate: directory.path + "/node.pem",
+                    key: directory.path + "/key.pem"), name: "n3")
         }
     }
 

@@ -104,8 +104,8 @@ enum Rules {
                 "Model", "Raft", "Store", "Orchestrator", "ContainerRuntime", "ContainerNetwork", "Volumes",
                 "Discovery",
                 "CLinux", "Hummingbird", "HummingbirdCore", "HTTPTypes", "ServiceLifecycle", "Logging", "NIOCore",
-                "NIOPosix", "NIOHTTPTypes", "NIOSSL", "NIOTLS", "UnixSignals", "X509", "FoundationEssentials", "Glibc",
-                "Synchronization",
+                "NIOPosix", "NIOHTTPTypes", "NIOSSL", "NIOTLS", "UnixSignals", "X509", "SwiftASN1", "Crypto",
+                "FoundationEssentials", "Glibc", "Synchronization",
             ]
         ),
         // Dispatch: Ctrl-C as an event, in one file; a signal handler may call nothing of ours.
