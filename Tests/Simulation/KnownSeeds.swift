@@ -11,8 +11,8 @@ enum KnownSeeds {
         (6531, "a lost member was forgotten before its removal was agreed"),
         (7037, "an entry was counted by a membership taken back in the same step"),
         (9179, "members that share a slow disk were not given the time"),
-        (9809, "the model forgot answers while a client still asked"),
         (12592, "a flipped bit passed for a write that was cut short"),
+        (10413, "an entry that was durable was acknowledged after it was cut off"),
         (756, "a read round needed fewer voters than it had asked"),
     ]
 }

@@ -325,11 +325,14 @@ public struct RaftNode: Sendable {
         durableIndex = min(durableIndex, index - 1)
         let firstStaged = staged.entries.first?.index ?? .max
         staged.entries.removeAll { $0.index >= index }
-        // What never reaches the disk must not be acknowledged, not even to a leader of the past.
-        staged.acknowledgements.removeAll { message in
+        // What never reaches the disk must not be acknowledged, not even to a leader of the past. Nor what was there until now:
+        // true when it was staged, it may have to wait for the very write that drops it.
+        func isTakenBack(_ message: Message) -> Bool {
             guard !Planted.isActive(.acknowledgesWhatItTakesBack) else { return false }
             return if case .appendReply(.accepted(let match)) = message.body { match >= index } else { false }
         }
+        staged.acknowledgements.removeAll(where: isTakenBack)
+        staged.messages.removeAll(where: isTakenBack)
         // Entries of this step are not in any write yet: dropping those alone is no work for the log.
         if index < firstStaged { staged.truncateFrom = min(staged.truncateFrom ?? index, index) }
         if configurations.count > 1, membership.index >= index {
