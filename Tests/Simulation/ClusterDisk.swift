@@ -251,6 +251,7 @@ extension Cluster {
         member.disk.crashAfter = nil
         if let install {
             member.durableState = member.state
+            member.betweenState = nil
             try installed(install, member)
             if !install.keepsLog { member.lostWrite = nil }
         }

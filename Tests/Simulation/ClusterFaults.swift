@@ -104,6 +104,9 @@ extension Cluster {
             rotten.isEmpty
         else { return false }
         return roster.allSatisfy { other in
+            // A change that waits to be taken up may leave fewer voters than there are now.
+            let isAsked = other.inbox.contains { if case .changeMembership = $0 { true } else { false } }
+            guard !isAsked else { return false }
             guard other.fate == .present, let raft = other.raft else { return true }
             return raft.membership.index <= checker.commitIndex && raft.membership.index <= checker.membership.index
         } && roster.allSatisfy { $0.isUp || $0.fate != .present }

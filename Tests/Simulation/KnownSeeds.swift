@@ -13,6 +13,8 @@ enum KnownSeeds {
         (9179, "members that share a slow disk were not given the time"),
         (12592, "a flipped bit passed for a write that was cut short"),
         (10413, "an entry that was durable was acknowledged after it was cut off"),
+        (21025, "a power cut brought back a state older than an installed snapshot"),
+        (21547, "a member was lost while another was about to be removed"),
         (756, "a read round needed fewer voters than it had asked"),
     ]
 }
