@@ -205,8 +205,9 @@ struct PeerTransportTests {
                 }
             }
             try world.introduce(a, b)
+            // The first connection is made within it.
             let late = await #expect(throws: PeerError.self) {
-                try await a.transport.forward([1], to: 2, deadline: .milliseconds(200))
+                try await a.transport.forward([1], to: 2, deadline: .seconds(3))
             }
             #expect(late?.code == .timeout && late?.isWithoutEffect == false)
             try await eventually("the work ends, too") { cancelled.withLock { $0 } == 1 }
