@@ -50,8 +50,8 @@ final class Firewall {
         var (transactions, chains) = gone.changes(to: come, chains: applied.chains)
         if chains.count > Self.chainsMax {
             let needed = state.chains
-            transactions.append(
-                chains.subtracting(needed).sorted().map { "delete chain \(Ruleset.table) \($0)\n" }.joined())
+            let spare = chains.subtracting(needed).sorted().map { "delete chain \(Ruleset.table) \($0)\n" }
+            if !spare.isEmpty { transactions.append(spare.joined()) }
             chains.formIntersection(needed)
         }
         for transaction in transactions { try context.run(transaction) }
