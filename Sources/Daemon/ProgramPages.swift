@@ -4,8 +4,8 @@ internal import Glibc
 
 /// Pages of the program's files that are mapped into this process.
 ///
-/// A start touches most of a large program once: metadata is searched, libraries are bound. What runs afterwards needs
-/// a third of it. The kernel takes such pages back only when memory is short, and until then they count as ours.
+/// A start touches much of a large program once: metadata is searched, libraries are bound. The kernel takes such pages
+/// back only when memory is short, and until then they count as ours.
 enum ProgramPages {
     struct Mapping: Hashable, Sendable {
         var start: UInt
