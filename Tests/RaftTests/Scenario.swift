@@ -136,7 +136,7 @@ final class Scenario {
             }
             members[id]?.base = entry.position
             members[id]?.entries.removeAll { $0.index <= index }
-            try step(id, .compacted(through: index))
+            try step(id, .compact(through: index))
         case "install": try install(try number(0), try number(1))
         case "logs": for id in ids { say(standing(id)) }
         default: throw Failure(description: "unknown command `\(verb)`")

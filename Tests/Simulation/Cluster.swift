@@ -221,6 +221,7 @@ final class Cluster {
             planApply(member)
         }
         if let install = output.install { member.jobs.append(.install(install)) }
+        if let index = output.compact { member.jobs.append(.compact(index)) }
         for case .snapshotReceived(_, _, let meta, _) in inputs where output.install == nil {
             if raft.commitIndex >= meta.position.index { snapshotTaken(meta, by: member) }
         }
@@ -381,6 +382,6 @@ final class Cluster {
         let cut = member.durableState.applied.index
         if Planted.isActive(.logCutAboveState) { member.durableState = before }
         member.betweenState = nil
-        if cut > options.keptInLog { member.jobs.append(.compact(cut - options.keptInLog)) }
+        if cut > options.keptInLog { feed(member, .compact(through: cut - options.keptInLog)) }
     }
 }

@@ -114,7 +114,6 @@ extension Cluster {
         case .compact(let index):
             member.jobs.removeFirst()
             try log.compact(through: index)
-            feed(member, .compacted(through: log.extent.base.index))
         case .install(let install):
             member.jobs.removeFirst()
             guard let state = member.snapshots[install.meta] else { return }

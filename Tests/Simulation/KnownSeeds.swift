@@ -15,6 +15,7 @@ enum KnownSeeds {
         (10413, "an entry that was durable was acknowledged after it was cut off"),
         (21025, "a power cut brought back a state older than an installed snapshot"),
         (21547, "a member was lost while another was about to be removed"),
+        (41395, "a log was cut while a snapshot from below the cut was on its way into force"),
         (756, "a read round needed fewer voters than it had asked"),
     ]
 }

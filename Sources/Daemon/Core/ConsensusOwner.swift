@@ -199,11 +199,20 @@ final class ConsensusOwner: Sendable {
         if !output.refused.isEmpty { refused(output.refused, sinks) }
         if let committed = output.committed { sinks.committed(committed) }
         if let install = output.install { sinks.install(install) }
+        if let index = output.compact { cutLog(through: index) }
         for load in output.loads { read(load) }
         for member in output.snapshots { sinks.snapshot(member) }
         if !output.reads.isEmpty { proposals.read(output.reads) }
         if !output.transfers.isEmpty { proposals.transferred(output.transfers) }
         if let membership = output.membership { sinks.membership(membership) }
+    }
+
+    private func cutLog(through index: UInt64) {
+        do {
+            try writer.compact(through: index)
+        } catch {
+            log.warning("the log is not cut now, it will be with the next snapshot", metadata: ["error": "\(error)"])
+        }
     }
 
     private func accepted(_ accepted: [Accepted], _ sinks: Sinks) {

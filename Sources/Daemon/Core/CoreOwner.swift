@@ -556,9 +556,7 @@ final class CoreOwner: Sendable {
                 // The state's own file must reach as far, or a power cut would leave a gap between it and the log.
                 guard try state.checkpoint() else { return }
                 let index = manifest.position.index
-                try writer.compact(through: index - min(index, SnapshotWorker.entriesKept)) { [consensus] extent in
-                    consensus.put(.compacted(through: extent.base.index))
-                }
+                consensus.put(.compact(through: index - min(index, SnapshotWorker.entriesKept)))
             } catch {
                 log.warning("the log could not be cut", metadata: ["error": "\(error)"])
             }

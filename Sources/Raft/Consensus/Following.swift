@@ -70,6 +70,12 @@ extension RaftNode {
         staged.output.install = installing
     }
 
+    mutating func compact(through index: UInt64) {
+        guard installing == nil else { return }
+        log.compact(through: index)
+        staged.output.compact = log.base.index
+    }
+
     mutating func installed(_ install: Install) {
         guard install == installing else { return }
         installing = nil

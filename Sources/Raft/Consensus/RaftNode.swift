@@ -180,7 +180,7 @@ public struct RaftNode: Sendable {
         case .persisted(let receipt): persisted(receipt)
         case .applied(let index): applied(index)
         case .loaded(let member, let entries): loaded(for: member, entries)
-        case .compacted(let index): log.compact(through: min(index, appliedIndex))
+        case .compact(let index): compact(through: min(index, appliedIndex))
         case .snapshotSent(let member, let meta, let succeeded): snapshotSent(to: member, meta, succeeded: succeeded)
         case .snapshotReceived(let from, let term, let meta, let replaces):
             snapshotReceived(from: from, term: term, meta, replacesState: replaces)

@@ -18,8 +18,9 @@ public enum Input: Sendable {
     case applied(UInt64)
     /// Entries asked for by `Output.loads`; nil when the log no longer has them.
     case loaded(for: MemberID, entries: [Entry]?)
-    /// The log now begins after this index.
-    case compacted(through: UInt64)
+    /// The shell needs nothing of the log through this index any more. Answered with `Output.compact`, or with nothing while
+    /// an install is under way: what that puts in force may need the entries.
+    case compact(through: UInt64)
     /// The stream of a snapshot to this member ended: with everything delivered and installed there, or not.
     case snapshotSent(to: MemberID, SnapshotMeta, succeeded: Bool)
     /// A snapshot arrived from `from`, is whole, verified and durable, but not in force. `replacesState`: the state here is
@@ -55,6 +56,9 @@ public struct Output: Sendable {
     public var write: Write?
     public var committed: Committed?
     public var install: Install?
+    /// Cut the log through this index. The core has forgotten those entries already, so that nothing it asks for later
+    /// lies below.
+    public var compact: UInt64?
     public var loads: [Load] = []
     /// Members that need a snapshot, each named once until `snapshotSent`.
     public var snapshots: [MemberID] = []

@@ -11,7 +11,7 @@ final class LogQueue: @unchecked Sendable {
     enum Job: Sendable {
         case write(Write, bytes: Int)
         case read(Range<UInt64>, bytesMax: Int, @Sendable (Result<[Entry], LogError>) -> Void)
-        case compact(UInt64, @Sendable (LogExtent) -> Void)
+        case compact(UInt64)
         case reset(LogPosition, @Sendable (Result<Void, LogError>) -> Void)
         case giveUpBallast
     }

@@ -105,7 +105,7 @@ final class LogWorker: @unchecked Sendable {
             switch job {
             case .write(let write, let bytes): merge(write, bytes, into: &merged)
             case .read(let range, let bytesMax, let completion): read(range, bytesMax, completion)
-            case .compact(let index, let completion): compact(through: index, completion)
+            case .compact(let index): compact(through: index)
             case .giveUpBallast: attempt { log throws(LogError) in try log.giveUpBallast() }
             case .reset(let position, let completion): reset(to: position, completion)
             }
@@ -178,11 +178,10 @@ final class LogWorker: @unchecked Sendable {
         }
     }
 
-    private func compact(through index: UInt64, _ completion: (LogExtent) -> Void) {
+    private func compact(through index: UInt64) {
         attempt { log throws(LogError) in
             try log.compact(through: index)
             gauge.update(extent: log.extent, fileBytes: log.fileBytes)
-            completion(log.extent)
         }
     }
 
@@ -229,8 +228,8 @@ final class LogWorker: @unchecked Sendable {
                     completion(.failure(LogError(.queueFull, "\(rest.count) jobs wait for room on the disk")))
                     continue
                 }
-            case .compact(let index, let completion):
-                compact(through: index, completion)
+            case .compact(let index):
+                compact(through: index)
                 retryAt = 0
                 continue
             case .giveUpBallast:

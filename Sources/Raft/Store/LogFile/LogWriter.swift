@@ -88,11 +88,8 @@ public final class LogWriter: Sendable {
 
     /// Removes segments as `LogFile.compact` does; errors are reported as `failed`.
     /// - Throws: `closed`, `queueFull`; nothing is lost then but room on the disk.
-    /// - Parameter completion: called on the log thread with what the log spans afterwards.
-    public func compact(
-        through index: UInt64, completion: @escaping @Sendable (LogExtent) -> Void = { _ in }
-    ) throws(LogError) {
-        try queue.put(.compact(index, completion))
+    public func compact(through index: UInt64) throws(LogError) {
+        try queue.put(.compact(index))
     }
 
     /// Empties the log as `LogFile.reset` does, after everything submitted before; writes submitted later follow it.
