@@ -267,7 +267,7 @@ final class NodeBackend: Backend {
             return try state.nodes().map { node in
                 let mine = tasks.filter { $0.node == node.id }
                 return NodeView(
-                    id: node.id, name: node.name, address: node.address, state: node.state, role: node.role,
+                    id: node.id, name: node.name, address: node.address, state: node.state, role: node.role.rawValue,
                     leader: node.name == leader, subnet: node.subnet, labels: node.labels,
                     capacity: NodeResources(
                         cpuMillis: node.cpuMillis, memoryBytes: node.memoryBytes,

@@ -153,8 +153,8 @@ public enum DaemonMain {
 
     private static func thisNode(_ identity: NodeIdentity, address: String, subnet: IPv4Subnet) -> NodeRow {
         NodeRow(
-            id: identity.id, name: identity.name, address: address, subnet: subnet, role: "voter",
-            state: "ready", labels: [:], cpuMillis: max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1000,
+            id: identity.id, name: identity.name, member: identity.member, address: address, subnet: subnet,
+            cpuMillis: max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1000,
             memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))),
             version: BuildInfo.version)
     }
@@ -293,7 +293,7 @@ private struct Bootstrap: Service {
         try await cancelWhenGracefulShutdown {
             try await propose(.initializeCluster(cluster))
             let known = try await state.read { try $0.nodes() }.first { $0.id == node.id }
-            if known != node { try await propose(.putNode(node)) }
+            if known?.facts != node.facts { try await propose(.putNode(node)) }
             Thread.spawn { ProgramPages.release() }
             // A service that returns ends the group.
             try? await gracefulShutdown()

@@ -30,6 +30,7 @@ public struct Reason: Hashable, Codable, Sendable, CustomStringConvertible {
         case portInUse = "port_in_use"
         case networkFailed = "network_failed"
         case noNode = "no_node"
+        case nodeLost = "node_lost"
         // Volumes
         case volumeFailed = "volume_failed"
         case mountSourceMissing = "mount_source_missing"

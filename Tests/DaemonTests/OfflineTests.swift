@@ -27,7 +27,7 @@ import Testing
             let row = NodeRow(
                 id: "nodea", name: "alpha", address: "192.0.2.1",
                 subnet: IPv4Subnet("10.210.0.0/24") ?? .init(IPv4Address(value: 0), prefix: 24),
-                role: "voter", state: "ready", labels: [:], cpuMillis: 1000, memoryBytes: 1 << 30, version: "0.1.0")
+                cpuMillis: 1000, memoryBytes: 1 << 30, version: "0.1.0")
             var changes: [Change] = [.initializeCluster(cluster), .putNode(row)]
             for number in 0..<commands {
                 changes.append(

@@ -72,8 +72,8 @@ final class SimulatedNode {
         _ = try perform(
             .putNode(
                 NodeRow(
-                    id: node, name: "node1", address: "127.0.0.1", subnet: subnet, role: "voter", state: "ready",
-                    labels: [:], cpuMillis: 2000, memoryBytes: 1 << 30, version: "test")))
+                    id: node, name: "node1", address: "127.0.0.1", subnet: subnet,
+                    cpuMillis: 2000, memoryBytes: 1 << 30, version: "test")))
     }
 
     // MARK: - Running

@@ -28,7 +28,7 @@ public struct Scheduler: Sendable {
         var tasks: [NewTask] = []
         for _ in 0..<count {
             // Fewest containers first, so that nodes fill evenly.
-            let ready = nodes.filter { $0.state == "ready" }.sorted {
+            let ready = nodes.filter { $0.liveness == .ready && $0.availability == .active }.sorted {
                 (addresses[$0.id]?.used.count ?? 0, $0.id) < (addresses[$1.id]?.used.count ?? 0, $1.id)
             }
             guard !ready.isEmpty else { return (tasks, Reason(.noNode, "no node is ready")) }

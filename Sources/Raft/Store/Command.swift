@@ -41,6 +41,74 @@ public enum Change: Hashable, Sendable {
     case deleteConfig(DeleteConfig)
     /// Changes nothing: marks the index at which members compare their state.
     case compareState
+    case putAuthority(AuthorityRow)
+    case putJoinToken(JoinTokenRow)
+    case removeJoinToken(JoinTokenChange)
+    case admitNode(AdmitNode)
+    case removeNode(NodeChange)
+    case setNode(SetNode)
+    case setLiveness(SetLiveness)
+}
+
+public struct JoinTokenChange: Hashable, Codable, Sendable {
+    public var id: String
+    public init(id: String) { self.id = id }
+}
+
+/// Makes a machine a node, if its token is good for it. `node.member` and `node.subnet` are given by the state, whatever
+/// they say; a machine that is a node already keeps both and spends no use of the token.
+public struct AdmitNode: Hashable, Codable, Sendable {
+    public var token: String
+    public var node: NodeRow
+
+    public init(token: String, node: NodeRow) {
+        self.token = token
+        self.node = node
+    }
+}
+
+public struct NodeChange: Hashable, Codable, Sendable {
+    public var node: NodeID
+    public init(node: NodeID) { self.node = node }
+}
+
+/// What people say about a node. Nil leaves it as it is.
+public struct SetNode: Hashable, Codable, Sendable {
+    public var node: NodeID
+    public var availability: NodeRow.Availability?
+    public var pin: NodeRow.Pin?
+    /// Set; nil values are taken away.
+    public var labels: [String: String?]
+    public var addTaints: [String]
+    public var removeTaints: [String]
+
+    public init(
+        node: NodeID, availability: NodeRow.Availability? = nil, pin: NodeRow.Pin? = nil,
+        labels: [String: String?] = [:], addTaints: [String] = [], removeTaints: [String] = []
+    ) {
+        self.node = node
+        self.availability = availability
+        self.pin = pin
+        self.labels = labels
+        self.addTaints = addTaints
+        self.removeTaints = removeTaints
+    }
+}
+
+/// Which nodes answer, as the leader sees it.
+public struct SetLiveness: Hashable, Codable, Sendable {
+    public struct Item: Hashable, Codable, Sendable {
+        public var node: NodeID
+        public var liveness: NodeRow.Liveness
+
+        public init(node: NodeID, liveness: NodeRow.Liveness) {
+            self.node = node
+            self.liveness = liveness
+        }
+    }
+
+    public var items: [Item]
+    public init(items: [Item]) { self.items = items }
 }
 
 public struct InitializeCluster: Hashable, Codable, Sendable {

@@ -58,6 +58,13 @@ extension Command {
                 writer.put(condition: body.condition)
             }
         case .compareState: try encoded(18, reserving: 0) { _ in }
+        case .putAuthority(let body): try encoded(19, body)
+        case .putJoinToken(let body): try encoded(20, body)
+        case .removeJoinToken(let body): try encoded(21, body)
+        case .admitNode(let body): try encoded(22, body)
+        case .removeNode(let body): try encoded(23, body)
+        case .setNode(let body): try encoded(24, body)
+        case .setLiveness(let body): try encoded(25, body)
         }
     }
 
@@ -114,6 +121,13 @@ extension Command {
             guard let key = reader.key(), let condition = reader.condition(), reader.rest.isEmpty else { return nil }
             return .deleteConfig(DeleteConfig(config: key, condition: condition))
         case 18: return reader.rest.isEmpty ? .compareState : nil
+        case 19: return try json(AuthorityRow.self, Change.putAuthority)
+        case 20: return try json(JoinTokenRow.self, Change.putJoinToken)
+        case 21: return try json(JoinTokenChange.self, Change.removeJoinToken)
+        case 22: return try json(AdmitNode.self, Change.admitNode)
+        case 23: return try json(NodeChange.self, Change.removeNode)
+        case 24: return try json(SetNode.self, Change.setNode)
+        case 25: return try json(SetLiveness.self, Change.setLiveness)
         default: return nil
         }
     }

@@ -12,6 +12,28 @@ public struct StateView {
         try db.rows("SELECT * FROM nodes ORDER BY name").map(NodeRow.init)
     }
 
+    public func node(_ id: NodeID) throws -> NodeRow? {
+        try db.row("SELECT * FROM nodes WHERE id = ?", [id.raw]).map(NodeRow.init)
+    }
+
+    /// Longest gone first.
+    public func removedNodes() throws -> [RemovedNodeRow] {
+        try db.rows("SELECT * FROM removed_nodes ORDER BY removed_at, member").map(RemovedNodeRow.init)
+    }
+
+    /// Newest first: it issues, all are believed.
+    public func authorities() throws -> [AuthorityRow] {
+        try db.rows("SELECT * FROM authorities ORDER BY created_at DESC, id").map(AuthorityRow.init)
+    }
+
+    public func joinTokens() throws -> [JoinTokenRow] {
+        try db.rows("SELECT * FROM join_tokens ORDER BY created_at, id").map(JoinTokenRow.init)
+    }
+
+    public func joinToken(_ id: String) throws -> JoinTokenRow? {
+        try db.row("SELECT * FROM join_tokens WHERE id = ?", [id]).map(JoinTokenRow.init)
+    }
+
     public func apps(namespace: String? = nil) throws -> [AppRow] {
         try db.rows(
             "SELECT * FROM apps WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]

@@ -20,31 +20,139 @@ public struct MetaRow: Hashable, Sendable {
 }
 
 public struct NodeRow: Hashable, Codable, Sendable {
+    /// What the cluster makes of it.
+    public enum Role: String, Hashable, Codable, Sendable {
+        case voter, standby, observer
+    }
+
+    /// What people want it to be; `auto` leaves it to the cluster.
+    public enum Pin: String, Hashable, Codable, Sendable {
+        case auto, voter, observer
+    }
+
+    /// Whether tasks may be placed there.
+    public enum Availability: String, Hashable, Codable, Sendable {
+        case active
+        /// No new tasks; those there go on.
+        case cordoned
+        /// No tasks: those there are moved away.
+        case drained
+    }
+
+    /// Whether it answers, as the leader sees it.
+    public enum Liveness: String, Hashable, Codable, Sendable {
+        case ready, suspect, down
+    }
+
     public var id: NodeID
     public var name: String
+    /// In the log's membership and between nodes; never used again.
+    public var member: UInt64
+    /// At which its end of the overlay receives.
     public var address: String
+    /// `host:port` for other nodes; empty for a node that is alone.
+    public var peerAddress: String
+    /// `host:port` of the API over TLS; empty where it does not listen.
+    public var apiAddress: String
     public var subnet: IPv4Subnet
-    public var role: String
-    public var state: String
+    public var role: Role
+    public var pin: Pin
+    public var availability: Availability
+    public var liveness: Liveness
     public var labels: [String: String]
+    /// Sorted; tasks that do not tolerate one are not placed here.
+    public var taints: [String]
     public var cpuMillis: Int
     public var memoryBytes: Int64
     public var version: String
+    public var joinedAt: Timestamp
 
     public init(
-        id: NodeID, name: String, address: String, subnet: IPv4Subnet, role: String, state: String,
-        labels: [String: String], cpuMillis: Int, memoryBytes: Int64, version: String
+        id: NodeID, name: String, member: UInt64 = 1, address: String, peerAddress: String = "",
+        apiAddress: String = "", subnet: IPv4Subnet, role: Role = .voter, pin: Pin = .auto,
+        availability: Availability = .active, liveness: Liveness = .ready, labels: [String: String] = [:],
+        taints: [String] = [], cpuMillis: Int, memoryBytes: Int64, version: String,
+        joinedAt: Timestamp = Timestamp(milliseconds: 0)
     ) {
         self.id = id
         self.name = name
+        self.member = member
         self.address = address
+        self.peerAddress = peerAddress
+        self.apiAddress = apiAddress
         self.subnet = subnet
         self.role = role
-        self.state = state
+        self.pin = pin
+        self.availability = availability
+        self.liveness = liveness
         self.labels = labels
+        self.taints = taints
         self.cpuMillis = cpuMillis
         self.memoryBytes = memoryBytes
         self.version = version
+        self.joinedAt = joinedAt
+    }
+
+    /// What a node says of itself; the rest is said of it.
+    public var facts: NodeRow {
+        NodeRow(
+            id: id, name: name, member: member, address: address, peerAddress: peerAddress, apiAddress: apiAddress,
+            subnet: subnet, cpuMillis: cpuMillis, memoryBytes: memoryBytes, version: version)
+    }
+
+    /// As people see it: ready, suspect, down or drained.
+    public var state: String {
+        liveness == .ready && availability == .drained ? "drained" : liveness.rawValue
+    }
+}
+
+/// A machine that was a node and never is again under the same ids.
+public struct RemovedNodeRow: Hashable, Sendable {
+    public var id: NodeID
+    public var name: String
+    public var member: UInt64
+    public var subnet: IPv4Subnet
+    public var removedAt: Timestamp
+}
+
+/// An authority of the cluster. Its key is ciphertext: the voters hold what opens it.
+public struct AuthorityRow: Hashable, Codable, Sendable {
+    /// SHA-256 of its public key, hexadecimal.
+    public var id: String
+    /// PEM.
+    public var certificate: String
+    /// Base64.
+    public var sealedKey: String
+    public var createdAt: Timestamp
+
+    public init(id: String, certificate: String, sealedKey: String, createdAt: Timestamp) {
+        self.id = id
+        self.certificate = certificate
+        self.sealedKey = sealedKey
+        self.createdAt = createdAt
+    }
+}
+
+/// A token that lets machines join, without its secret.
+public struct JoinTokenRow: Hashable, Codable, Sendable {
+    public var id: String
+    /// SHA-256 of the secret, hexadecimal.
+    public var hash: String
+    public var role: NodeRow.Pin
+    /// Nil for any number of machines.
+    public var usesLeft: Int?
+    public var createdAt: Timestamp
+    public var expiresAt: Timestamp
+
+    public init(
+        id: String, hash: String, role: NodeRow.Pin, usesLeft: Int?, createdAt: Timestamp, expiresAt: Timestamp
+    ) {
+        self.id = id
+        self.hash = hash
+        self.role = role
+        self.usesLeft = usesLeft
+        self.createdAt = createdAt
+        self.expiresAt = expiresAt
     }
 }
 
@@ -154,12 +262,49 @@ func encodeText(_ value: some Encodable) throws -> String { String(decoding: try
 
 extension NodeRow {
     init(row: Row) throws {
-        guard let subnet = IPv4Subnet(row.text("subnet")) else { throw CorruptRow("nodes", row.text("subnet")) }
+        guard let subnet = IPv4Subnet(row.text("subnet")), let role = Role(rawValue: row.text("role")),
+            let pin = Pin(rawValue: row.text("pin")),
+            let availability = Availability(rawValue: row.text("availability")),
+            let liveness = Liveness(rawValue: row.text("liveness"))
+        else { throw CorruptRow("nodes", row.text("id")) }
         self.init(
-            id: NodeID(row.text("id")), name: row.text("name"), address: row.text("address"), subnet: subnet,
-            role: row.text("role"), state: row.text("state"),
+            id: NodeID(row.text("id")), name: row.text("name"), member: row.index("member"),
+            address: row.text("address"), peerAddress: row.text("peer_address"), apiAddress: row.text("api_address"),
+            subnet: subnet, role: role, pin: pin, availability: availability, liveness: liveness,
             labels: try JSON.decode([String: String].self, from: Data(row.text("labels").utf8)),
-            cpuMillis: row.integer("cpu_millis"), memoryBytes: row["memory_bytes"], version: row.text("version"))
+            taints: try JSON.decode([String].self, from: Data(row.text("taints").utf8)),
+            cpuMillis: row.integer("cpu_millis"), memoryBytes: row["memory_bytes"], version: row.text("version"),
+            joinedAt: row.time("joined_at"))
+    }
+}
+
+extension RemovedNodeRow {
+    init(row: Row) throws {
+        guard let subnet = IPv4Subnet(row.text("subnet")) else {
+            throw CorruptRow("removed_nodes", row.text("id"))
+        }
+        self.init(
+            id: NodeID(row.text("id")), name: row.text("name"), member: row.index("member"), subnet: subnet,
+            removedAt: row.time("removed_at"))
+    }
+}
+
+extension AuthorityRow {
+    init(row: Row) {
+        self.init(
+            id: row.text("id"), certificate: row.text("certificate"), sealedKey: row.text("sealed_key"),
+            createdAt: row.time("created_at"))
+    }
+}
+
+extension JoinTokenRow {
+    init(row: Row) throws {
+        guard let role = NodeRow.Pin(rawValue: row.text("role")) else {
+            throw CorruptRow("join_tokens", row.text("id"))
+        }
+        self.init(
+            id: row.text("id"), hash: row.text("hash"), role: role, usesLeft: row.optionalInteger("uses_left"),
+            createdAt: row.time("created_at"), expiresAt: row.time("expires_at"))
     }
 }
 

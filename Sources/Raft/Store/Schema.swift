@@ -6,7 +6,7 @@ internal import GRDB
 /// Times are milliseconds since 1970 UTC, addresses dotted text, versions commit indexes. All tables are STRICT,
 /// all but `meta` with its one row WITHOUT ROWID.
 enum Schema {
-    static let version = 2
+    static let version = 3
 
     static let statements = """
         CREATE TABLE meta (
@@ -27,15 +27,47 @@ enum Schema {
         CREATE TABLE nodes (
             id TEXT PRIMARY KEY,
             name TEXT NOT NULL UNIQUE,
+            member INTEGER NOT NULL UNIQUE,
             address TEXT NOT NULL,
+            peer_address TEXT NOT NULL,
+            api_address TEXT NOT NULL,
             subnet TEXT NOT NULL UNIQUE,
             role TEXT NOT NULL,
-            state TEXT NOT NULL,
+            pin TEXT NOT NULL,
+            availability TEXT NOT NULL,
+            liveness TEXT NOT NULL,
             labels TEXT NOT NULL,
+            taints TEXT NOT NULL,
             cpu_millis INTEGER NOT NULL,
             memory_bytes INTEGER NOT NULL,
             version TEXT NOT NULL,
+            joined_at INTEGER NOT NULL,
             changed_index INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE removed_nodes (
+            member INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            subnet TEXT NOT NULL,
+            removed_at INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE authorities (
+            id TEXT PRIMARY KEY,
+            certificate TEXT NOT NULL,
+            sealed_key TEXT NOT NULL,
+            created_at INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE join_tokens (
+            id TEXT PRIMARY KEY,
+            hash TEXT NOT NULL,
+            role TEXT NOT NULL,
+            uses_left INTEGER,
+            created_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            version INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
 
         CREATE TABLE apps (
@@ -197,7 +229,8 @@ enum Schema {
 
     /// Every table in the order it is made, with its primary key: the order of the digest.
     static let tables: [(name: String, key: String)] = [
-        ("meta", "id"), ("nodes", "id"), ("apps", "namespace, name"), ("services", "namespace, app, name"),
+        ("meta", "id"), ("nodes", "id"), ("removed_nodes", "member"), ("authorities", "id"), ("join_tokens", "id"),
+        ("apps", "namespace, name"), ("services", "namespace, app, name"),
         ("specs", "namespace, app, service, generation"), ("releases", "namespace, app, release"), ("rollouts", "id"),
         ("published_ports", "protocol, host_port"), ("tasks", "id"), ("addresses", "address"),
         ("volumes", "namespace, name"), ("volume_users", "namespace, volume, app"), ("configs", "namespace, name"),

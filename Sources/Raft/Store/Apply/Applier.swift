@@ -65,6 +65,13 @@ final class Applier {
         case .putConfig(let change): try putConfig(change)
         case .deleteConfig(let change): try deleteConfig(change)
         case .compareState: .done(.unchanged)
+        case .putAuthority(let change): try putAuthority(change)
+        case .putJoinToken(let change): try putJoinToken(change)
+        case .removeJoinToken(let change): try removeJoinToken(change)
+        case .admitNode(let change): try admitNode(change)
+        case .removeNode(let change): try removeNode(change)
+        case .setNode(let change): try setNode(change)
+        case .setLiveness(let change): try setLiveness(change)
         }
     }
 
@@ -76,39 +83,6 @@ final class Applier {
             [change.clusterID, change.ranges.containers.description, change.ranges.virtual.description])
         note(.cluster, "", "membership", .created, version: meta.configuration.index)
         return .done(.created)
-    }
-
-    func putNode(_ node: NodeRow) throws -> Applied.Outcome {
-        if let other = try db.row("SELECT id FROM nodes WHERE name = ? AND id != ?", [node.name, node.id.raw]) {
-            return .refused(
-                Problem(
-                    .conflict, "node name `\(node.name)` is taken by node \(other.text("id"))",
-                    hint: "choose another --node-name"))
-        }
-        let subnet = node.subnet.description
-        if let other = try db.row("SELECT name FROM nodes WHERE subnet = ? AND id != ?", [subnet, node.id.raw]) {
-            return .refused(
-                Problem(
-                    .conflict, "subnet \(subnet) belongs to node `\(other.text("name"))`",
-                    hint: "a data directory whose node.json was lost must be started with its backup"))
-        }
-        let existing = try db.row("SELECT * FROM nodes WHERE id = ?", [node.id.raw]).map(NodeRow.init)
-        if existing == node { return .done(.unchanged) }
-        try db.run(
-            """
-            INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (id) DO UPDATE SET name = excluded.name, address = excluded.address, subnet = excluded.subnet,
-                role = excluded.role, state = excluded.state, labels = excluded.labels,
-                cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, version = excluded.version,
-                changed_index = excluded.changed_index
-            """,
-            [
-                node.id.raw, node.name, node.address, node.subnet.description, node.role, node.state,
-                try encodeText(node.labels), node.cpuMillis, node.memoryBytes, node.version, version,
-            ])
-        note(.node, "", node.name, existing == nil ? .created : .updated)
-        touched.nodes = true
-        return .done(.changed)
     }
 
     // MARK: - Addresses

@@ -198,6 +198,14 @@ private struct ApplyBatch {
         try event.insert(into: db)
         touched.configuration = point
         touched.events.append(event)
+        // Roles are what the log's membership says; people and queries find them with the nodes.
+        try db.run("UPDATE nodes SET role = 'observer' WHERE role != 'observer'")
+        for (role, members) in [("voter", membership.voters), ("standby", membership.learners)] {
+            for member in members {
+                try db.run("UPDATE nodes SET role = ? WHERE member = ?", [role, Int64(bitPattern: member)])
+            }
+        }
+        touched.nodes = true
     }
 
     private mutating func trim() throws {
