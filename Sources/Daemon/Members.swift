@@ -3,13 +3,15 @@ internal import Raft
 
 /// Names and addresses of the members, and how connections to them stand.
 struct Members: Sendable {
-    private let peers: [Peer]
+    private let own: Peer?
     private let transport: PeerTransport?
 
     init(_ cluster: PeerConfiguration?, _ transport: PeerTransport?) {
-        peers = cluster?.members ?? []
+        own = cluster?.own
         self.transport = transport
     }
+
+    private var peers: [Peer] { (own.map { [$0] } ?? []) + (transport?.peers ?? []) }
 
     func peer(_ id: MemberID) -> Peer? { peers.first { $0.id == id } }
 

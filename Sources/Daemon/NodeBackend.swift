@@ -16,6 +16,7 @@ final class NodeBackend: Backend {
     let publisher: Publisher
     let identity: NodeIdentity
     let members: Members
+    let membership: NodeMembership
     let log: Logger
     private let reader: StateReader
     private let startedAt = ContinuousClock.now
@@ -25,7 +26,7 @@ final class NodeBackend: Backend {
 
     init(
         state: StateMachine, core: CoreOwner, effects: Effects, publisher: Publisher, identity: NodeIdentity,
-        members: Members, log: Logger
+        members: Members, membership: NodeMembership, log: Logger
     ) {
         self.state = state
         reader = StateReader(state)
@@ -34,6 +35,7 @@ final class NodeBackend: Backend {
         self.publisher = publisher
         self.identity = identity
         self.members = members
+        self.membership = membership
         self.log = log
     }
 

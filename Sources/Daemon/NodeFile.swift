@@ -11,6 +11,8 @@ struct NodeFile: Codable, Hashable {
     var memberId: MemberID
     /// True once the node has a log: it may have promised things in it, so another one is never begun.
     var hasLog: Bool?
+    /// Nil for a node that is alone, or whose cluster is a list of peers.
+    var place: ClusterPlace?
 
     static let fileName = "node.json"
 
@@ -27,6 +29,25 @@ struct NodeFile: Codable, Hashable {
         } catch {
             throw Problem(.internal, "`\(path)` cannot be read: \(error)", hint: "restore it from a backup")
         }
+    }
+
+    /// Where the node of a cluster is found, and what it knew when it came.
+    struct ClusterPlace: Codable, Hashable {
+        /// Host at which other nodes reach this one.
+        var advertise: String
+        var peerPort: Int
+        var apiPort: Int
+        var subnet: IPv4Subnet
+        var ranges: AddressRanges
+        /// Nodes that were there, for as long as the own state names none.
+        var seeds: [Seed]
+    }
+
+    struct Seed: Codable, Hashable {
+        var node: NodeID
+        var member: MemberID
+        var name: String
+        var peerAddress: String
     }
 
     func write(_ dataDirectory: String) throws {

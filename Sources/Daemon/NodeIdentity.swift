@@ -15,8 +15,9 @@ final class NodeIdentity: Sendable {
     let member: MemberID
     /// The node has begun a log in an earlier run; if it is gone, so are its votes.
     let hasLog: Bool
+    let place: NodeFile.ClusterPlace?
     private let directory: String
-    private let lock: Int32
+    private let lock: DirectoryLock
     /// Its presence keeps this node from ever voting again under its id.
     private let mark: String
     static let markName = "quarantine"
@@ -27,29 +28,14 @@ final class NodeIdentity: Sendable {
     /// Takes the lock and reads or makes the identity.
     /// - Parameter peers: the cluster this node is to belong to; nil for a node that makes one of its own.
     /// - Throws: `DaemonError` when another daemon holds the directory, it cannot be used, or it is another node's.
-    init(dataDirectory: String, name wanted: String?, peers: PeerConfiguration? = nil) throws {
-        do {
-            try FileManager.default.createDirectory(atPath: dataDirectory, withIntermediateDirectories: true)
-        } catch {
-            throw DaemonError("cannot make the data directory `\(dataDirectory)`: \(error)")
-        }
-        let held = open(dataDirectory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard held >= 0 else {
-            throw DaemonError("cannot open `\(dataDirectory)/lock`: \(String(cString: strerror(errno)))")
-        }
-        let file: NodeFile
-        do {
-            guard flock(held, LOCK_EX | LOCK_NB) == 0 else {
-                throw DaemonError(
-                    "another daemon uses `\(dataDirectory)`",
-                    hint: "stop it first, or give this one its own --data-dir and --socket")
-            }
-            file = try Self.readOrMake(dataDirectory, wanted, peers)
-        } catch {
-            close(held)
-            throw error
-        }
-        lock = held
+    convenience init(dataDirectory: String, name wanted: String?, peers: PeerConfiguration? = nil) throws {
+        try self.init(try DirectoryLock(dataDirectory), dataDirectory: dataDirectory, name: wanted, peers: peers)
+    }
+
+    /// The same under a lock that is held already.
+    init(_ lock: DirectoryLock, dataDirectory: String, name wanted: String?, peers: PeerConfiguration? = nil) throws {
+        let file = try Self.readOrMake(dataDirectory, wanted, peers)
+        self.lock = lock
         mark = "\(dataDirectory)/\(Self.markName)"
         directory = dataDirectory
         // Others know a member by what is made after its log.
@@ -58,6 +44,7 @@ final class NodeIdentity: Sendable {
         name = file.name
         clusterID = file.clusterId
         member = file.memberId
+        place = file.place
     }
 
     private static func readOrMake(
@@ -79,7 +66,7 @@ final class NodeIdentity: Sendable {
         let file = NodeFile(
             id: NodeID(IdentifierMaker.make(using: &generator)), name: peers?.own.name ?? label(wanted ?? hostName()),
             clusterId: peers?.clusterID ?? IdentifierMaker.make(using: &generator),
-            memberId: peers?.own.id ?? UInt64.random(in: 1...UInt64(Int64.max), using: &generator))
+            memberId: peers?.own.id ?? UInt64.random(in: 1...(1 << 50), using: &generator))
         try file.write(dataDirectory)
         return file
     }
@@ -153,8 +140,33 @@ final class NodeIdentity: Sendable {
         let trimmed = String(mapped).split(separator: "-").joined(separator: "-")
         return trimmed.isEmpty ? "node" : String(trimmed.prefix(40))
     }
+}
 
-    deinit { close(lock) }
+/// Keeps every other daemon off a data directory, for as long as it lives.
+final class DirectoryLock: Sendable {
+    private let descriptor: Int32
+
+    /// Makes the directory when there is none.
+    /// - Throws: `DaemonError` when another daemon holds it, or it cannot be used.
+    init(_ dataDirectory: String) throws(DaemonError) {
+        do {
+            try FileManager.default.createDirectory(atPath: dataDirectory, withIntermediateDirectories: true)
+        } catch {
+            throw DaemonError("cannot make the data directory `\(dataDirectory)`: \(error)")
+        }
+        descriptor = open(dataDirectory + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw DaemonError("cannot open `\(dataDirectory)/lock`: \(String(cString: strerror(errno)))")
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw DaemonError(
+                "another daemon uses `\(dataDirectory)`",
+                hint: "stop it first, or give this one its own --data-dir and --socket")
+        }
+    }
+
+    deinit { close(descriptor) }
 }
 
 /// Files that are either whole or absent after a crash.

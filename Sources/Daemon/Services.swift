@@ -16,17 +16,39 @@ internal import Volumes
 /// The daemon: wiring only. Parts are made in the order they need one another and stopped in reverse.
 public enum DaemonMain {
     /// Runs until SIGTERM or SIGINT, or until the node must stop. Containers outlive it.
+    ///
+    /// A node that founds, joins or leaves a cluster begins another life in the same process: what it holds open belongs to
+    /// the node it was. The container runtime goes on.
     /// - Throws: `DaemonError` and errors of the rooms, each saying what to do.
     public static func run(_ configuration: DaemonConfiguration) async throws {
         try configuration.validate()
         let log = makeLogger(configuration)
         raiseFileLimit()
         umask(0o027)
-        let cluster = try configuration.peersFile.map { path in
+        let lock = try DirectoryLock(configuration.dataDirectory)
+        let house = House()
+        do {
+            while try await live(configuration, lock, house, log) { log.info("the node begins again") }
+        } catch {
+            await house.close()
+            throw error
+        }
+        await house.close()
+        log.info("daemon ended; containers go on")
+    }
+
+    /// One life of the node.
+    /// - Returns: whether another one follows.
+    private static func live(
+        _ configuration: DaemonConfiguration, _ lock: DirectoryLock, _ house: House, _ log: Logger
+    ) async throws -> Bool {
+        try Turn.finish(configuration.dataDirectory)
+        let fixed = try configuration.peersFile.map { path in
             try PeerConfiguration.load(path: path, nodeName: configuration.nodeName ?? NodeIdentity.hostName())
         }
         let identity = try NodeIdentity(
-            dataDirectory: configuration.dataDirectory, name: configuration.nodeName, peers: cluster)
+            lock, dataDirectory: configuration.dataDirectory, name: configuration.nodeName, peers: fixed)
+        let cluster = fixed ?? PeerConfiguration(identity, dataDirectory: configuration.dataDirectory)
         log.info(
             "daemon starts",
             metadata: [
@@ -34,13 +56,14 @@ public enum DaemonMain {
             ])
 
         // containerd takes longest: it starts while the state is opened.
-        async let starting = Rooms.make(configuration, identity, log)
+        house.open { try await Rooms.make(configuration, identity.name, log) }
         let state: StateMachine
         let core: CoreOwner
         do {
-            let voters = cluster?.members.map(\.id) ?? [identity.member]
+            // Who comes to a cluster by a token learns from its log who decides.
+            let founders = fixed?.members.map(\.id) ?? (cluster == nil ? [identity.member] : [])
             state = try StateMachine(
-                path: configuration.dataDirectory + "/state.sqlite", initialMembership: Membership(voters: voters))
+                path: configuration.dataDirectory + "/state.sqlite", initialMembership: Membership(voters: founders))
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
                 node: identity.id, member: identity.member, state: state,
@@ -48,40 +71,31 @@ public enum DaemonMain {
                 seed: generator.next(), log: log)
             try identity.logBegun()
         } catch {
-            if let rooms = try? await starting { await rooms.shutdown() }
             if let fault = error as? Store.LogError {
                 if let refusal = identity.refusal(of: fault) { throw refusal }
                 if cluster != nil, fault.code == .damaged { throw try identity.quarantine(fault) }
             }
             throw error
         }
-        let rooms = try await starting
-        do {
-            try await serve(configuration, cluster, identity, state, core, rooms, log)
-        } catch {
-            core.stop()
-            await rooms.shutdown()
-            throw error
-        }
-        core.stop()
-        await rooms.shutdown()
-        log.info("daemon ended; containers go on")
+        defer { core.stop() }
+        return try await serve(configuration, cluster, identity, state, core, try await house.rooms(), log)
     }
 
     private static func serve(
         _ configuration: DaemonConfiguration, _ cluster: PeerConfiguration?, _ identity: NodeIdentity,
         _ state: StateMachine, _ core: CoreOwner, _ rooms: Rooms, _ log: Logger
-    ) async throws {
+    ) async throws -> Bool {
         let meta = try await state.read { try $0.meta() }
-        let ranges = meta.clusterID.isEmpty ? configuration.ranges : meta.ranges
+        let ranges = meta.clusterID.isEmpty ? identity.place?.ranges ?? configuration.ranges : meta.ranges
         // One /24 for each member, in the order of their ids. A node keeps what it has: its list may change, or be gone
         // when it was recovered as the last of its cluster.
         let known = try await state.read { try $0.nodes() }.first { $0.id == identity.id }
-        let place = cluster?.members.firstIndex { $0.id == identity.member } ?? 0
+        let order = cluster?.members.firstIndex { $0.id == identity.member } ?? 0
         let subnet =
-            known?.subnet
-            ?? IPv4Subnet(IPv4Address(value: ranges.containers.network.value + UInt32(place) << 8), prefix: 24)
-        try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges))
+            known?.subnet ?? identity.place?.subnet
+            ?? IPv4Subnet(IPv4Address(value: ranges.containers.network.value + UInt32(order) << 8), prefix: 24)
+        let overlay = identity.place.flatMap { IPv4Address($0.advertise) }.map { OverlayEnd(address: $0) }
+        try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges, overlay: overlay))
         try await rooms.startNames()
 
         let publisher = Publisher(
@@ -89,30 +103,53 @@ public enum DaemonMain {
             done: { core.programmed($0) })
         let agent = Agent(effects: rooms.effects, log: log, report: { core.observed($0) })
         let failure = Failure()
+        let next = NextLife()
         var transport: PeerTransport?
+        var duties: LeaderDuties?
+        var follower: NodeFollower?
         if let cluster {
-            let made = try await makeTransport(cluster, configuration, core, log)
-            core.connect(made)
-            transport = made
+            let files = ClusterFiles(dataDirectory: configuration.dataDirectory)
+            let made: LeaderDuties? =
+                cluster.isFixed
+                ? nil
+                : LeaderDuties(clusterID: identity.clusterID, core: core, state: state, files: files, log: log)
+            let peers = try await makeTransport(cluster, configuration, core, made, log)
+            core.connect(peers)
+            transport = peers
+            if let made {
+                duties = made
+                follower = NodeFollower(
+                    cluster: cluster, own: identity.id, state: state, transport: peers,
+                    networking: rooms.effects.networking, duties: made, files: files, log: log)
+            }
         }
         core.start(
             CoreOwner.Sinks(
                 perform: { agent.perform($0) },
                 publish: { publisher.publish(Publisher.Tables(names: $0, balancing: $1)) },
+                nodes: { [duties, follower] in
+                    duties?.nodesChanged()
+                    follower?.nodesChanged()
+                },
                 fail: { failure.report($0) }))
         let backend = NodeBackend(
             state: state, core: core, effects: rooms.effects, publisher: publisher, identity: identity,
-            members: Members(cluster, transport), log: log)
+            members: Members(cluster, transport),
+            membership: NodeMembership(
+                dataDirectory: configuration.dataDirectory, cluster: cluster, duties: duties,
+                turn: { next.begin() }),
+            log: log)
         let api = APIServer(
             socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
             logger: log, version: VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion))
         let bootstrap = Bootstrap(
             core: core, state: state, log: log,
-            cluster: InitializeCluster(clusterID: identity.clusterID, ranges: ranges),
-            node: thisNode(identity, address: cluster?.own.address.host ?? primaryAddress(), subnet: subnet))
+            cluster: identity.place == nil ? InitializeCluster(clusterID: identity.clusterID, ranges: ranges) : nil,
+            node: thisNode(identity, cluster, subnet: subnet))
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
-            .init(service: publisher), .init(service: agent), .init(service: failure), .init(service: bootstrap),
+            .init(service: publisher), .init(service: agent), .init(service: failure),
+            .init(service: next, successTerminationBehavior: .gracefullyShutdownGroup), .init(service: bootstrap),
             .init(service: api),
             .init(
                 service: CoreService(
@@ -122,16 +159,28 @@ public enum DaemonMain {
             services.insert(.init(service: transport), at: 0)
             services.append(.init(service: CertificateReload(transport: transport, log: log)))
         }
+        if let transport, let address = cluster?.api {
+            services.append(
+                .init(
+                    service: TLSListener(
+                        address: address, dataDirectory: configuration.dataDirectory, backend: backend,
+                        certificates: transport.certificates, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+                        logger: log, limits: RequestLimits())))
+        }
+        if let duties { services.append(.init(service: duties)) }
+        if let follower { services.append(.init(service: follower)) }
         var group = ServiceGroupConfiguration(
             services: services,
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))
         group.maximumGracefulShutdownDuration = .seconds(10)
         try await ServiceGroup(configuration: group).run()
+        return next.hasBegun
     }
 
     /// How this member reaches the others and is reached.
     private static func makeTransport(
-        _ cluster: PeerConfiguration, _ configuration: DaemonConfiguration, _ core: CoreOwner, _ log: Logger
+        _ cluster: PeerConfiguration, _ configuration: DaemonConfiguration, _ core: CoreOwner,
+        _ duties: LeaderDuties?, _ log: Logger
     ) async throws -> PeerTransport {
         let incarnations = try KnownIncarnations(dataDirectory: configuration.dataDirectory)
         let others = cluster.members.filter { $0.id != cluster.own.id }
@@ -144,38 +193,56 @@ public enum DaemonMain {
             events: PeerEvents(
                 messages: { core.consensus.receive($0) },
                 disconnected: { core.consensus.put(.unreachable($0)) },
-                request: { await core.answer($1, from: $0) ?? [] },
+                request: { member, request in
+                    await core.answer(request, from: member) { await duties?.answer($0, from: member) ?? [] } ?? []
+                },
                 snapshot: { try await core.receiveSnapshot(from: $0, $1) }),
             log: log)
     }
 
     // MARK: - This machine
 
-    private static func thisNode(_ identity: NodeIdentity, address: String, subnet: IPv4Subnet) -> NodeRow {
+    private static func thisNode(
+        _ identity: NodeIdentity, _ cluster: PeerConfiguration?, subnet: IPv4Subnet
+    ) -> NodeRow {
         NodeRow(
-            id: identity.id, name: identity.name, member: identity.member, address: address, subnet: subnet,
+            id: identity.id, name: identity.name, member: identity.member,
+            address: cluster?.own.address.host ?? primaryAddress(),
+            peerAddress: cluster.map { "\($0.own.address)" } ?? "",
+            apiAddress: cluster?.api.map { "\($0)" } ?? "", subnet: subnet,
             cpuMillis: max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1000,
             memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))),
             version: BuildInfo.version)
     }
 
     /// First IPv4 address of an interface that is up, not loopback and not ours.
-    private static func primaryAddress() -> String {
+    static func primaryAddress() -> String { interfaceAddresses().first { !$0.isLoopback }?.address ?? "127.0.0.1" }
+
+    /// IPv4 addresses of this machine, those of loopback last.
+    static func ownAddresses() -> [String] {
+        let all = interfaceAddresses()
+        return (all.filter { !$0.isLoopback } + all.filter(\.isLoopback)).map(\.address)
+    }
+
+    private static func interfaceAddresses() -> [(address: String, isLoopback: Bool)] {
         var first: UnsafeMutablePointer<ifaddrs>?
-        guard getifaddrs(&first) == 0 else { return "127.0.0.1" }
+        guard getifaddrs(&first) == 0 else { return [] }
         defer { freeifaddrs(first) }
+        var found: [(address: String, isLoopback: Bool)] = []
         var next = first
         while let entry = next {
             next = entry.pointee.ifa_next
+            let name = String(cString: entry.pointee.ifa_name)
             guard let address = entry.pointee.ifa_addr, address.pointee.sa_family == sa_family_t(AF_INET),
-                entry.pointee.ifa_flags & UInt32(IFF_UP) != 0,
-                entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK) == 0,
-                !String(cString: entry.pointee.ifa_name).hasPrefix("hm")
+                entry.pointee.ifa_flags & UInt32(IFF_UP) != 0, !name.hasPrefix("hm")
             else { continue }
             let value = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { $0.pointee.sin_addr.s_addr }
-            return IPv4Address(value: UInt32(bigEndian: value)).description
+            let own = IPv4Address(value: UInt32(bigEndian: value))
+            // Ours are on `lo`, too: gateway and name server of the containers.
+            if own == AddressRanges.nameServer || own == AddressRanges.gateway { continue }
+            found.append((own.description, entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK) != 0))
         }
-        return "127.0.0.1"
+        return found
     }
 
     private static func raiseFileLimit() {
@@ -206,7 +273,7 @@ private struct Rooms: Sendable {
     var shutdown: @Sendable () async -> Void
 
     static func make(
-        _ configuration: DaemonConfiguration, _ identity: NodeIdentity, _ log: Logger
+        _ configuration: DaemonConfiguration, _ nodeName: String, _ log: Logger
     ) async throws -> Rooms {
         switch configuration.runtime {
         case .simulated:
@@ -219,10 +286,11 @@ private struct Rooms: Sendable {
         case .containerd:
             let runtime = try await ContainerdRuntime.start(
                 ContainerdRuntimeConfiguration(
-                    dataDirectory: configuration.dataDirectory, nodeName: identity.name,
+                    dataDirectory: configuration.dataDirectory, nodeName: nodeName,
                     containerdAddress: configuration.containerdAddress),
                 logger: log)
             let names = DNSServer(eventLoopGroup: MultiThreadedEventLoopGroup.singleton)
+            let isAnswering = Mutex(false)
             do {
                 return Rooms(
                     effects: Effects(
@@ -230,7 +298,9 @@ private struct Rooms: Sendable {
                         networking: try KernelNetworking(dataDirectory: configuration.dataDirectory),
                         volumes: LocalVolumes(directory: configuration.dataDirectory + "/volumes"), names: names),
                     startNames: {
+                        guard !isAnswering.withLock({ $0 }) else { return }
                         try await names.start(address: AddressRanges.nameServer.description, port: 53)
+                        isAnswering.withLock { $0 = true }
                     },
                     shutdown: {
                         await names.stop()
@@ -241,6 +311,46 @@ private struct Rooms: Sendable {
                 throw error
             }
         }
+    }
+}
+
+/// The rooms, made once for all lives of the daemon.
+private final class House: Sendable {
+    private let making = Mutex<Task<Rooms, any Error>?>(nil)
+
+    func open(_ make: @escaping @Sendable () async throws -> Rooms) {
+        making.withLock { making in making = making ?? Task { try await make() } }
+    }
+
+    func rooms() async throws -> Rooms {
+        guard let task = making.withLock({ $0 }) else { throw DaemonError("the rooms are not made") }
+        return try await task.value
+    }
+
+    func close() async {
+        guard let task = making.withLock({ $0 }), let rooms = try? await task.value else { return }
+        await rooms.shutdown()
+    }
+}
+
+/// Ends this life of the node so that another one begins.
+private final class NextLife: Service {
+    private let begun = Mutex(false)
+    private let calls: AsyncStream<Void>
+    private let input: AsyncStream<Void>.Continuation
+
+    init() { (calls, input) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(1)) }
+
+    var hasBegun: Bool { begun.withLock { $0 } }
+
+    /// The answer of who asked for it leaves first: requests under way are waited for.
+    func begin() {
+        begun.withLock { $0 = true }
+        input.yield()
+    }
+
+    func run() async throws {
+        for await _ in calls.cancelOnGracefulShutdown() { return }
     }
 }
 
@@ -286,12 +396,13 @@ private struct Bootstrap: Service {
     let core: CoreOwner
     let state: StateMachine
     let log: Logger
-    let cluster: InitializeCluster
+    /// Nil for a node that came to its cluster by a token.
+    let cluster: InitializeCluster?
     let node: NodeRow
 
     func run() async throws {
         try await cancelWhenGracefulShutdown {
-            try await propose(.initializeCluster(cluster))
+            if let cluster { try await propose(.initializeCluster(cluster)) }
             let known = try await state.read { try $0.nodes() }.first { $0.id == node.id }
             if known?.facts != node.facts { try await propose(.putNode(node)) }
             Thread.spawn { ProgramPages.release() }

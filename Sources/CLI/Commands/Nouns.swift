@@ -31,7 +31,7 @@ struct ImageCommand: ParsableCommand {
 
 struct NodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "node", abstract: "Look at the machines.", subcommands: [NodeList.self, NodeInfo.self])
+        commandName: "node", abstract: "Look at the machines.", subcommands: [NodeList.self, NodeInfo.self, NodeRemove.self])
 }
 
 struct ConfigCommand: ParsableCommand {
@@ -44,7 +44,8 @@ struct ClusterCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cluster", abstract: "Look after the members that agree on the state.",
         subcommands: [
-            ClusterStatus.self, ClusterTransferLeader.self, ClusterSnapshotCommand.self, ClusterRecover.self,
+            ClusterInit.self, ClusterJoin.self, ClusterLeave.self, ClusterTokenCommand.self, ClusterStatus.self,
+            ClusterTransferLeader.self, ClusterSnapshotCommand.self, ClusterRecover.self,
         ])
 }
 

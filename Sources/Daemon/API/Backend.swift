@@ -51,6 +51,18 @@ protocol Backend: Sendable {
     func takeSnapshot() async throws -> SnapshotView
     func isReady() async -> Bool
 
+    // Coming and going. The node that founds, joins or leaves begins another life after the answer.
+    func initializeCluster(_ request: ClusterInitRequest) async throws -> ClusterInitView
+    func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView
+    func leaveCluster() async throws
+    /// For a machine that knocks here, whoever leads.
+    func admit(_ application: JoinApplication) async throws -> JoinWelcome
+    func authorities() async throws -> AuthorityView
+    func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView
+    func joinTokens() async throws -> ItemList<JoinTokenView>
+    func revokeJoinToken(_ id: String) async throws -> UInt64
+    func removeNode(_ nameOrID: String) async throws -> UInt64
+
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>
     func volume(_ key: ObjectKey) async throws -> VolumeView

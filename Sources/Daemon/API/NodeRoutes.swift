@@ -13,6 +13,9 @@ enum NodeRoutes {
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.node(request.names["id"] ?? ""), index: index)
         },
+        Route(.delete, "/v1/nodes/{id}") { request in
+            APIReply(.noContent, index: try await request.backend.removeNode(request.names["id"] ?? ""))
+        },
         Route(.get, "/v1/status", reads: .local) { request in
             let status = try await request.backend.status()
             return try .json(status, index: status.appliedIndex)

@@ -26,6 +26,8 @@ final class CoreOwner: Sendable {
     struct Sinks: Sendable {
         var perform: @Sendable (Action) -> Void
         var publish: @Sendable (NameTable, BalancingTable) -> Void
+        /// Nodes, or who of them votes, changed.
+        var nodes: @Sendable () -> Void
         var fail: @Sendable (DaemonError) -> Void
     }
 
@@ -195,6 +197,7 @@ final class CoreOwner: Sendable {
                     consensus.put(.installed(install))
                 },
                 compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
+                nodes: sinks.nodes,
                 fail: { [self] in fail($0) }))
         consensus.connect(
             ConsensusOwner.Sinks(
@@ -337,7 +340,9 @@ final class CoreOwner: Sendable {
 
     /// What another member asks of this one.
     /// - Returns: nil for a request this build does not know.
-    func answer(_ request: [UInt8], from member: MemberID) async -> [UInt8]? {
+    func answer(
+        _ request: [UInt8], from member: MemberID, call: @Sendable ([UInt8]) async -> [UInt8]
+    ) async -> [UInt8]? {
         switch PeerRequest(decoding: request) {
         case .propose(let payload):
             guard !consensus.isFull else {
@@ -357,6 +362,7 @@ final class CoreOwner: Sendable {
             guard consensus.status.isLeader else { return [0] }
             laggingInput.yield(member)
             return [1]
+        case .call(let body): return await call(body)
         case nil: return nil
         }
     }
@@ -463,6 +469,40 @@ final class CoreOwner: Sendable {
             !reply.isEmpty
         else { return nil }
         return PeerReply.progress(reply)
+    }
+
+    // MARK: - Membership
+
+    /// Takes one step, if this member leads, and waits until it is agreed.
+    /// - Throws: `Problem` `no_leader`, `conflict` when the step cannot be taken now.
+    func changeMembership(_ change: MembershipChange) async throws {
+        let end = Clock.monotonic() + Self.noLeaderMilliseconds
+        let outcome = await proposals.propose(deadline: end) { token in
+            consensus.take([.changeMembership(token: token, change)])
+        }
+        switch outcome {
+        // An entry without a command has no result: its place in the log is all there is to know.
+        case .applied, .lost: return
+        case .refused(let refusal): throw Self.problem(refusal)
+        case .inDoubt, .unanswered: throw Self.inDoubt
+        }
+    }
+
+    /// Asks whoever leads.
+    /// - Parameter own: answers when this member leads.
+    /// - Throws: `Problem` `no_leader` when nobody does or the answer is lost.
+    func askLeader(_ request: [UInt8], deadline: Duration, own: @Sendable () async -> [UInt8]) async throws -> [UInt8] {
+        let end = Clock.monotonic() + Int64(deadline / .milliseconds(1))
+        while true {
+            let status = consensus.status
+            if status.isLeader { return await own() }
+            if let leader = status.leader, let link = peers.withLock({ $0 }) {
+                let rest = max(1, end - Clock.monotonic())
+                if let answer = try? await link.forward(request, to: leader, deadline: .milliseconds(rest)) { return answer }
+            }
+            guard Clock.monotonic() < end else { throw Self.noLeader }
+            try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
+        }
     }
 
     // MARK: - Comparing

@@ -13,6 +13,8 @@ enum PeerRequest: Hashable, Sendable {
     case digest(index: UInt64, [UInt8])
     /// Send me a snapshot, if you lead: my state is wrong. Answered with one byte, 1 when it will come.
     case snapshot
+    /// A `LeaderCall`, JSON.
+    case call([UInt8])
 
     func encoded() -> [UInt8] {
         var writer = ByteWriter()
@@ -30,6 +32,9 @@ enum PeerRequest: Hashable, Sendable {
             writer.put(index)
             writer.put(digest)
         case .snapshot: writer.put(UInt8(5))
+        case .call(let body):
+            writer.put(UInt8(6))
+            writer.put(body)
         }
         return writer.bytes
     }
@@ -47,6 +52,7 @@ enum PeerRequest: Hashable, Sendable {
             guard let index = reader.take(UInt64.self), reader.rest.count == 32 else { return nil }
             self = .digest(index: index, Array(reader.rest))
         case 5 where reader.rest.isEmpty: self = .snapshot
+        case 6: self = .call(Array(reader.rest))
         default: return nil
         }
     }

@@ -27,6 +27,7 @@ final class StateOwner: @unchecked Sendable {
         var installed: @Sendable (Install) -> Void
         var compare: @Sendable (StatePicture) -> Void
         var checkpoint: @Sendable (UInt64) -> Void
+        var nodes: @Sendable () -> Void
         var fail: @Sendable (DaemonError) -> Void
     }
 
@@ -193,6 +194,7 @@ final class StateOwner: @unchecked Sendable {
                 shared.withLock { $0.isCaughtUp = true }
                 log.info("state is current", metadata: ["index": "\(index)"])
             case .compare(let picture): sinks.compare(picture)
+            case .nodes: sinks.nodes()
             case .checkpoint(let applied): sinks.checkpoint(applied)
             case .halt(let message):
                 log.critical("this node can no longer follow the log", metadata: ["error": "\(message)"])

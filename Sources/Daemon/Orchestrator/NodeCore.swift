@@ -50,6 +50,8 @@ public struct NodeCore {
         case compare(StatePicture)
         /// Why tasks of an app cannot be placed now; nil when they can again.
         case placement(ObjectKey, Reason?)
+        /// Nodes, or who of them votes, changed.
+        case nodes
         /// The state is current: the node acts from here on.
         case caughtUp(index: UInt64)
         /// Enough was applied that the log may be cut.
@@ -238,6 +240,7 @@ public struct NodeCore {
         }
         effects.append(.applied(applied))
         effects += touched.pictures.map(Effect.compare)
+        if touched.nodes { effects.append(.nodes) }
         if leadership.isReady {
             dirtyApps.formUnion(touched.apps)
             if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
@@ -258,6 +261,7 @@ public struct NodeCore {
         for accepted in waiting.values.sorted(by: { $0.token < $1.token }) { ended(accepted.token, nil, now: now) }
         waiting = [:]
         reported = [:]
+        effects.append(.nodes)
         if isCaughtUp {
             isCaughtUp = false
             currentAt = appliedIndex

@@ -18,6 +18,8 @@ final class PeerCertificates: Sendable {
     struct Contexts: Sendable {
         var client: NIOSSLContext
         var server: NIOSSLContext
+        /// For the API: the other side needs no certificate, and is shown the authority's with the own.
+        var api: NIOSSLContext
         /// End of the own certificate.
         var expiry: Date
         /// Things an operator should mend, though they do not stop the member.
@@ -48,7 +50,7 @@ final class PeerCertificates: Sendable {
         contexts.withLock { $0 = fresh }
     }
 
-    /// DNS names a certificate was given.
+    /// DNS names and URIs a certificate was given.
     static func names(of certificate: NIOSSLCertificate) throws -> [String] {
         names(of: try Certificate(derEncoded: try certificate.toDERBytes()))
     }
@@ -56,7 +58,12 @@ final class PeerCertificates: Sendable {
     private static func names(of certificate: Certificate) -> [String] {
         // An extension that cannot be read names nobody.
         guard let names = try? certificate.extensions.subjectAlternativeNames else { return [] }
-        return names.compactMap { if case .dnsName(let name) = $0 { name } else { nil } }
+        return names.compactMap {
+            switch $0 {
+            case .dnsName(let name), .uniformResourceIdentifier(let name): name
+            default: nil
+            }
+        }
     }
 
     // MARK: - Reading
@@ -108,6 +115,10 @@ final class PeerCertificates: Sendable {
         // Names are checked against the list of members after the handshake: addresses come and go.
         server.certificateVerification = .noHostnameVerification
         client.certificateVerification = .noHostnameVerification
+        var api = TLSConfiguration.makeServerConfiguration(
+            certificateChain: shown + authorities.map { .certificate($0.wire) }, privateKey: own)
+        api.minimumTLSVersion = .tlsv13
+        api.shutdownTimeout = .seconds(1)
         var warnings: [String] = []
         if let mode = mode(of: files.key), mode & 0o077 != 0 {
             warnings.append(
@@ -115,7 +126,7 @@ final class PeerCertificates: Sendable {
         }
         return Contexts(
             client: try NIOSSLContext(configuration: client), server: try NIOSSLContext(configuration: server),
-            expiry: expiry, warnings: warnings)
+            api: try NIOSSLContext(configuration: api), expiry: expiry, warnings: warnings)
     }
 
     /// One certificate, for TLS and to be looked at.

@@ -24,6 +24,10 @@ struct PeerConfiguration: Hashable, Sendable {
     var members: [Peer]
     var listen: PeerAddress
     var files: CertificateFiles
+    /// The membership is this list, instead of what the cluster's log says.
+    var isFixed = true
+    /// Where the API listens over TLS; nil where it does not.
+    var api: PeerAddress?
 
     private struct File: Decodable {
         struct Member: Decodable {

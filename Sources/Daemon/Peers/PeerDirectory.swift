@@ -7,6 +7,9 @@ struct Peer: Hashable, Sendable {
     /// Stands in its certificate.
     var name: String
     var address: PeerAddress
+    /// What its certificate must name, too, where the cluster has an authority of its own: a later node of the same name
+    /// is another one.
+    var uri: String?
 }
 
 /// Who belongs to the cluster, and what follows from that for those who knock.
@@ -90,12 +93,14 @@ struct PeerDirectory: Hashable, Sendable {
 
     /// A certificate belongs to the member named in it: without this check, any member could speak for any other.
     func wrongCertificate(of peer: Peer, names: [String]) -> PeerRefusal? {
-        guard !names.contains(where: { $0.lowercased() == peer.name.lowercased() }) else { return nil }
+        let isNamed = names.contains { $0.lowercased() == peer.name.lowercased() }
+        guard !isNamed || !(peer.uri.map(names.contains) ?? true) else { return nil }
         let said = names.isEmpty ? "no DNS name" : names.prefix(4).map { "`\($0.prefix(64))`" }.joined(separator: ", ")
         return PeerRefusal(
             .certificate,
             "the certificate names \(said), but member id \(peer.id) is `\(peer.name)`; "
-                + "give it a certificate with the DNS subject alternative name `\(peer.name)`")
+                + (peer.uri.map { "its certificate names \($0)" }
+                    ?? "give it a certificate with the DNS subject alternative name `\(peer.name)`"))
     }
 
     static func foreignVersion(_ low: UInt16, _ high: UInt16) -> String {

@@ -157,6 +157,8 @@ final class PeerTransport: Service {
     /// The port listened on; nil while stopped.
     var port: Int? { state.withLock { $0.listener?.localAddress?.port } }
 
+    var certificates: PeerCertificates { ground.certificates }
+
     /// End of the certificate in use.
     var certificateExpiry: Date { ground.certificates.current.expiry }
 
@@ -200,6 +202,9 @@ final class PeerTransport: Service {
         }
         connectLinks()
     }
+
+    /// The others, as they are known now, by ascending id.
+    var peers: [Peer] { ground.directory.peers.values.sorted { $0.id < $1.id } }
 
     private func connectLinks() {
         let directory = ground.directory

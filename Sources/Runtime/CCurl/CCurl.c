@@ -60,6 +60,10 @@ CURLcode hm_easy_set_string(CURL *easy, CURLoption option, const char *value) {
 CURLcode hm_easy_set_pointer(CURL *easy, CURLoption option, void *value) {
     return curl.easy_setopt(easy, option, value);
 }
+CURLcode hm_easy_set_blob(CURL *easy, CURLoption option, const void *bytes, size_t count) {
+    struct curl_blob blob = {.data = (void *)bytes, .len = count, .flags = CURL_BLOB_COPY};
+    return curl.easy_setopt(easy, option, &blob);
+}
 CURLcode hm_easy_set_list(CURL *easy, CURLoption option, struct curl_slist *value) {
     return curl.easy_setopt(easy, option, value);
 }

@@ -98,7 +98,19 @@ final class Exchange {
         if let total = request.limits.total { set(CURLOPT_TIMEOUT_MS, total.milliseconds) }
         set(CURLOPT_FOLLOWLOCATION, request.followsRedirects ? 1 : 0)
         set(CURLOPT_MAXREDIRS, 10)
-        if let bundle = settings.caBundle ?? Self.environment("SSL_CERT_FILE") { set(CURLOPT_CAINFO, bundle) }
+        switch request.trust {
+        case .system:
+            if let bundle = settings.caBundle ?? Self.environment("SSL_CERT_FILE") { set(CURLOPT_CAINFO, bundle) }
+        case .authority(let text):
+            // The directory of the system's authorities would be believed beside it.
+            _ = hm_easy_set_pointer(easy, CURLOPT_CAPATH, nil)
+            let bytes = Array(text.utf8)
+            _ = hm_easy_set_blob(easy, CURLOPT_CAINFO_BLOB, bytes, bytes.count)
+            set(CURLOPT_SSL_VERIFYHOST, 0)
+        case .unverified:
+            set(CURLOPT_SSL_VERIFYPEER, 0)
+            set(CURLOPT_SSL_VERIFYHOST, 0)
+        }
         if let socket = request.unixSocket {
             // The kernel's limit of a socket address; libcurl says only "bad argument".
             try check(!socket.isEmpty && socket.utf8.count < 108, "`\(socket)` is not a socket path of 1 to 107 bytes")

@@ -9,6 +9,16 @@ public struct HTTPRequest: Sendable {
         case file(path: String)
     }
 
+    /// Whose certificates are believed.
+    public enum Trust: Hashable, Sendable {
+        /// Those of the client's bundle, with the name in them that was asked for.
+        case system
+        /// Those of this authority alone (PEM), whatever name is in them.
+        case authority(String)
+        /// Anybody's. Say nothing secret, believe nothing that you do not check.
+        case unverified
+    }
+
     /// Upper case.
     public var method: String
     /// `http://` or `https://`, percent-encoded. With `unixSocket` the host is only a name, `http://hivemind/v1/apps`.
@@ -20,6 +30,7 @@ public struct HTTPRequest: Sendable {
     public var limits: HTTPLimits
     /// At most 10 are followed; `Authorization` is not sent on to another host.
     public var followsRedirects: Bool
+    public var trust: Trust
 
     public init(
         method: String = "GET",
@@ -28,7 +39,8 @@ public struct HTTPRequest: Sendable {
         body: Body = .none,
         unixSocket: String? = nil,
         limits: HTTPLimits = HTTPLimits(),
-        followsRedirects: Bool = true
+        followsRedirects: Bool = true,
+        trust: Trust = .system
     ) {
         self.method = method
         self.url = url
@@ -37,6 +49,7 @@ public struct HTTPRequest: Sendable {
         self.unixSocket = unixSocket
         self.limits = limits
         self.followsRedirects = followsRedirects
+        self.trust = trust
     }
 }
 

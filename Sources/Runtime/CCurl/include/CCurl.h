@@ -22,6 +22,8 @@ CURLcode hm_easy_set_long(CURL *easy, CURLoption option, long value);
 CURLcode hm_easy_set_offset(CURL *easy, CURLoption option, curl_off_t value);
 CURLcode hm_easy_set_string(CURL *easy, CURLoption option, const char *value);
 CURLcode hm_easy_set_pointer(CURL *easy, CURLoption option, void *value);
+/// The bytes are copied.
+CURLcode hm_easy_set_blob(CURL *easy, CURLoption option, const void *bytes, size_t count);
 CURLcode hm_easy_set_list(CURL *easy, CURLoption option, struct curl_slist *value);
 CURLcode hm_easy_set_io(CURL *easy, CURLoption option, hm_curl_io function);
 CURLcode hm_easy_set_seek(CURL *easy, hm_curl_seek function);

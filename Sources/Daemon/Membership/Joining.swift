@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Crypto
+internal import FoundationEssentials
+internal import HTTPClient
+internal import Model
+internal import X509
+
+/// The knocking side of `cluster join`: finds the cluster a token names, makes sure that it is that one, applies.
+struct Joining: Sendable {
+    static let attemptLimits = HTTPLimits(connect: .seconds(3), total: .seconds(15), stall: .seconds(15), bodyBytesMax: 1 << 20)
+
+    let token: JoinToken
+    let client = HTTPClient()
+
+    /// - Parameter application: everything but the token's part.
+    /// - Returns: the welcome of the first node that answers.
+    /// - Throws: `Problem` of the cluster, or saying of every address why it is of no use.
+    func apply(_ application: JoinApplication) async throws -> JoinWelcome {
+        var application = application
+        application.tokenId = token.id
+        application.secret = Base32.text(token.secret)
+        var faults: [String] = []
+        for address in token.addresses {
+            let authority: String
+            do {
+                authority = try await self.authority(at: address)
+            } catch {
+                // Another address may still be the cluster's; nothing secret was said to this one.
+                faults.append("\(address): \(error)")
+                continue
+            }
+            let answer: HTTPResponse
+            do {
+                answer = try await client.send(
+                    HTTPRequest(
+                        method: "POST", url: "https://\(address)/v1/join",
+                        headers: ["Content-Type": "application/json"], body: .bytes(Array(try JSON.encode(application))),
+                        limits: Self.attemptLimits, followsRedirects: false, trust: .authority(authority)))
+            } catch {
+                faults.append("\(address): \(error)")
+                continue
+            }
+            let body = Data(answer.body)
+            if answer.status == 200 { return try JSON.decode(JoinWelcome.self, from: body) }
+            let problem =
+                (try? JSON.decode(Problem.self, from: body))
+                ?? Problem(.internal, "\(address) answers with HTTP status \(answer.status)")
+            // Anybody else would refuse for the same reason; only being without a leader may pass.
+            guard problem.code == .noLeader || problem.code == .busy else { throw problem }
+            faults.append("\(address): \(problem.detail)")
+        }
+        throw Problem(
+            .noLeader, "no node of the cluster could be joined through: \(faults.joined(separator: "; "))",
+            hint: "see that one of these addresses is up and that this machine reaches its TCP port, then join again")
+    }
+
+    /// The authority's certificate, once it is the one the token names.
+    private func authority(at address: String) async throws -> String {
+        let answer = try await client.send(
+            HTTPRequest(
+                url: "https://\(address)/v1/authority", limits: Self.attemptLimits, followsRedirects: false,
+                trust: .unverified))
+        guard answer.status == 200 else { throw Fault("answers with HTTP status \(answer.status)") }
+        for text in try JSON.decode(AuthorityView.self, from: Data(answer.body)).authorities {
+            let certificate = try Certificate(pemEncoded: text)
+            if CertificateAuthority.digest(of: certificate) == token.digest { return text }
+        }
+        throw Fault("is not the cluster of this token: its authority has another digest")
+    }
+
+    private struct Fault: Error, CustomStringConvertible {
+        var description: String
+        init(_ description: String) { self.description = description }
+    }
+}

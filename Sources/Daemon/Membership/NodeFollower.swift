@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
+internal import Logging
+internal import Model
+internal import Raft
+internal import ServiceLifecycle
+internal import Store
+internal import X509
+
+/// Keeps this node in touch with the others as the state names them: connections, the overlay, its own certificate.
+final class NodeFollower: Service {
+    /// Between two looks at what somebody else may have changed in the kernel, and at the certificate.
+    static let lookInterval = Duration.seconds(30)
+
+    private let cluster: PeerConfiguration
+    private let own: NodeID
+    private let state: StateMachine
+    private let transport: PeerTransport
+    private let networking: any Networking
+    private let duties: LeaderDuties
+    private let files: ClusterFiles
+    private let log: Logger
+    private let changes: AsyncStream<Void>
+    private let changesInput: AsyncStream<Void>.Continuation
+
+    init(
+        cluster: PeerConfiguration, own: NodeID, state: StateMachine, transport: PeerTransport,
+        networking: any Networking, duties: LeaderDuties, files: ClusterFiles, log: Logger
+    ) {
+        self.cluster = cluster
+        self.own = own
+        self.state = state
+        self.transport = transport
+        self.networking = networking
+        self.duties = duties
+        self.files = files
+        self.log = log
+        (changes, changesInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+    }
+
+    /// Any thread; never blocks.
+    func nodesChanged() { changesInput.yield() }
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await withDiscardingTaskGroup { group in
+                group.addTask { [self] in
+                    while !Task.isCancelled {
+                        nodesChanged()
+                        await self.keepIdentity()
+                        try? await Task.sleep(for: Self.lookInterval)
+                    }
+                }
+                group.addTask { [self] in await follow() }
+            }
+        }
+    }
+
+    private func follow() async {
+        var peers: Set<Peer> = []
+        var removed: Set<MemberID> = []
+        var refused: [RefusedNode] = []
+        for await _ in changes {
+            do {
+                let (nodes, gone, membership) = try await state.read { view in
+                    (try view.nodes(), try view.removedNodes(), try view.meta().configuration.membership)
+                }
+                // Before its first entry a node knows only what it was told when it came.
+                if nodes.contains(where: { $0.id == own }) {
+                    let now = Set(nodes.filter { $0.id != own }.compactMap(peer))
+                    let goneNow = Set(gone.map(\.member)).union(membership.removed)
+                    if now != peers || goneNow != removed {
+                        transport.replacePeers(now.sorted { $0.id < $1.id }, removed: goneNow)
+                        (peers, removed) = (now, goneNow)
+                    }
+                }
+                let remotes = nodes.filter { $0.id != own && !$0.peerAddress.isEmpty }.compactMap { node in
+                    IPv4Address(node.address).map { RemoteNode(id: node.id, address: $0, subnet: node.subnet) }
+                }
+                let refusedNow = try await networking.connect(remotes)
+                for node in refusedNow where !refused.contains(node) {
+                    log.error(
+                        "containers of a node are not reached",
+                        metadata: ["node": "\(node.node)", "reason": "\(node.reason.message)"])
+                }
+                refused = refusedNow
+                if membership.contains(cluster.own.id) { await fetchKey() }
+            } catch {
+                log.warning("the other nodes cannot be followed now", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    private func peer(_ node: NodeRow) -> Peer? {
+        PeerAddress(node.peerAddress).map {
+            Peer(
+                id: node.member, name: node.name, address: $0,
+                uri: PeerConfiguration.uri(clusterID: cluster.clusterID, node: node.id))
+        }
+    }
+
+    /// Who may have to lead must be able to open the cluster's secrets.
+    private func fetchKey() async {
+        guard files.clusterKey() == nil else { return }
+        do {
+            guard let key = try await duties.ask(.clusterKey).key.flatMap({ Base32.bytes($0) }).flatMap({ ClusterKey($0) })
+            else { return }
+            try files.write(key)
+            log.info("this node holds the cluster's key now")
+        } catch {
+            log.debug("the cluster's key is not here yet", metadata: ["error": "\(error)"])
+        }
+    }
+
+    // MARK: - The own certificate
+
+    private func keepIdentity() async {
+        do {
+            guard
+                let text = FileManager.default.contents(atPath: files.certificates.certificate),
+                let pem = try? Certificate(pemEncoded: String(decoding: text, as: UTF8.self))
+            else { return }
+            // Of its own each: what a whole cluster got in one minute is not renewed in one minute.
+            let spread = Double(cluster.own.id % 97) / 97
+            guard Renewal.due(from: pem.notValidBefore, to: pem.notValidAfter, spread: spread) <= Date() else { return }
+            let request = try CertificateRequest(name: cluster.own.name)
+            let answer = try await duties.ask(.renew(request: try request.request.serializeAsPEM().pemString))
+            guard let certificate = answer.certificate, let authorities = answer.authorities else { return }
+            try files.write(certificate: certificate, key: try request.keyText, authorities: authorities)
+            try await transport.reloadCertificates()
+            log.notice(
+                "this node's certificate was renewed",
+                metadata: ["valid until": "\(transport.certificateExpiry.formatted(.iso8601))"])
+        } catch {
+            log.warning("this node's certificate could not be renewed yet", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Crypto
+internal import FoundationEssentials
+internal import Glibc
+internal import Model
+internal import Raft
+internal import Store
+internal import X509
+
+/// How a node comes to a cluster and leaves it, and the tokens that let others in.
+extension NodeBackend {
+    static let tokenLifeMax = Duration.seconds(365 * 86_400)
+
+    // MARK: - Founding
+
+    func initializeCluster(_ request: ClusterInitRequest) async throws -> ClusterInitView {
+        guard membership.cluster == nil else {
+            throw Problem(
+                .conflict, "this node belongs to cluster `\(identity.clusterID)` already",
+                hint: "let others in with a token: hivemind cluster token create")
+        }
+        let place = try await place(request.advertise, peerPort: request.peerPort, apiPort: request.apiPort)
+        let now = Date()
+        let authority = try CertificateAuthority.make(clusterID: identity.clusterID, now: now)
+        let key = ClusterKey()
+        let own = try CertificateRequest(name: identity.name)
+        let certificate = try authority.issue(
+            own.request,
+            to: CertificateAuthority.Subject(
+                name: identity.name, node: identity.id.raw, clusterID: identity.clusterID), now: now)
+        let files = try Turn.files(membership.dataDirectory)
+        try files.write(
+            certificate: try CertificateAuthority.text(of: certificate), key: try own.keyText,
+            authorities: [try authority.certificateText])
+        try files.write(key)
+        // An authority without a node that uses it does no harm; a node without its authority would.
+        let applied = try await core.propose(
+            .putAuthority(
+                AuthorityRow(
+                    id: Self.hex(authority.digest), certificate: try authority.certificateText,
+                    sealedKey: try key.seal(try authority.keyText), createdAt: Clock.now())),
+            deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        var file = try NodeFile.read(membership.dataDirectory)
+        file.place = place
+        try Turn(kind: .found, node: file).write(membership.dataDirectory)
+        log.notice("this node lets others in from now on", metadata: ["address": "\(place.advertise)"])
+        membership.turn()
+        return ClusterInitView(
+            id: identity.clusterID, node: identity.name,
+            address: "\(PeerAddress(host: place.advertise, port: place.apiPort))", recoveryCode: key.recoveryCode)
+    }
+
+    private func place(_ advertise: String?, peerPort: Int?, apiPort: Int?) async throws -> NodeFile.ClusterPlace {
+        let host = advertise ?? DaemonMain.primaryAddress()
+        guard let address = IPv4Address(host) else {
+            throw Problem(
+                .badRequest, "`\(host)` is no IPv4 address", hint: "give an address of this machine: --advertise 10.0.0.1")
+        }
+        guard DaemonMain.ownAddresses().contains(host) else {
+            throw Problem(
+                .badRequest, "\(address) is no address of this machine",
+                hint: "it has \(DaemonMain.ownAddresses().joined(separator: ", "))")
+        }
+        let meta = try await state.read { try $0.meta() }
+        guard let row = try await state.read({ [id = identity.id] in try $0.node(id) }) else {
+            throw Problem(.noLeader, "this node has not taken its place yet", hint: "try again in a moment")
+        }
+        return NodeFile.ClusterPlace(
+            advertise: host, peerPort: peerPort ?? PeerAddress.standardPort, apiPort: apiPort ?? 4_483,
+            subnet: row.subnet, ranges: meta.ranges, seeds: [])
+    }
+
+    // MARK: - Joining
+
+    func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView {
+        let token = try JoinToken(request.token)
+        if let cluster = membership.cluster {
+            // Harmless to repeat: the token names the cluster this node belongs to already.
+            let known = try await state.read { try $0.authorities() }
+            if known.contains(where: { $0.id == Self.hex(token.digest) }) {
+                return ClusterJoinView(id: identity.clusterID, node: identity.name, member: core.member)
+            }
+            throw Problem(
+                .conflict, "this node belongs to cluster `\(cluster.clusterID)`, the token to another",
+                hint: "leave that first: hivemind cluster leave")
+        }
+        let (apps, volumes) = try await state.read { (try $0.apps().count, try $0.volumes().count) }
+        guard apps == 0, volumes == 0 else {
+            throw Problem(
+                .conflict, "this node has \(apps) apps and \(volumes) volumes of its own, which would be lost",
+                hint: "delete them first (hivemind app ls, hivemind volume ls), or join with another machine")
+        }
+        guard let pin = NodeRow.Pin(rawValue: request.role ?? "auto") else {
+            throw Problem(.badRequest, "`\(request.role ?? "")` is no role", hint: "voter or observer")
+        }
+        var place = try await place(request.advertise, peerPort: request.peerPort, apiPort: request.apiPort)
+        guard let row = try await state.read({ [id = identity.id] in try $0.node(id) }) else {
+            throw Problem(.noLeader, "this node has not taken its place yet", hint: "try again in a moment")
+        }
+        let own = try CertificateRequest(name: identity.name)
+        let welcome = try await Joining(token: token).apply(
+            JoinApplication(
+                tokenId: "", secret: "", node: identity.id, name: identity.name, address: place.advertise,
+                peerAddress: "\(PeerAddress(host: place.advertise, port: place.peerPort))",
+                apiAddress: "\(PeerAddress(host: place.advertise, port: place.apiPort))", pin: pin.rawValue,
+                cpuMillis: row.cpuMillis, memoryBytes: row.memoryBytes, version: BuildInfo.version,
+                request: try own.request.serializeAsPEM().pemString, now: Clock.now().milliseconds))
+        let files = try Turn.files(membership.dataDirectory)
+        try files.write(certificate: welcome.certificate, key: try own.keyText, authorities: welcome.authorities)
+        (place.subnet, place.ranges, place.seeds) = (welcome.subnet, welcome.ranges, welcome.seeds)
+        try Turn(
+            kind: .join,
+            node: NodeFile(
+                id: identity.id, name: identity.name, clusterId: welcome.clusterId, memberId: welcome.member,
+                place: place)
+        ).write(membership.dataDirectory)
+        log.notice(
+            "this node joins a cluster", metadata: ["cluster": "\(welcome.clusterId)", "member": "\(welcome.member)"])
+        membership.turn()
+        return ClusterJoinView(id: welcome.clusterId, node: identity.name, member: welcome.member)
+    }
+
+    func admit(_ application: JoinApplication) async throws -> JoinWelcome {
+        guard let welcome = try await duties().ask(.admit(application)).welcome else {
+            throw Problem(.internal, "the leader let the machine in without a welcome")
+        }
+        return welcome
+    }
+
+    func authorities() async throws -> AuthorityView {
+        AuthorityView(authorities: try await state.read { try $0.authorities().map(\.certificate) })
+    }
+
+    private func duties() throws(Problem) -> LeaderDuties {
+        guard let duties = membership.duties else {
+            throw Problem(
+                .conflict, "this node lets nobody in",
+                hint: membership.cluster == nil
+                    ? "make it the first of a cluster: hivemind cluster init"
+                    : "its members are a list of peers: add the machine there")
+        }
+        return duties
+    }
+
+    // MARK: - Tokens
+
+    func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView {
+        _ = try duties()
+        guard let pin = NodeRow.Pin(rawValue: request.role ?? "auto") else {
+            throw Problem(.badRequest, "`\(request.role ?? "")` is no role", hint: "voter or observer")
+        }
+        var life = Duration.seconds(86_400)
+        if let ttl = request.ttl {
+            do { life = .milliseconds(try DurationText.milliseconds(ttl)) } catch {
+                throw Problem(.badRequest, "ttl `\(ttl)`: \(error.why)", hint: "a number and a unit, for example 24h")
+            }
+        }
+        guard life >= .seconds(1), life <= Self.tokenLifeMax else {
+            throw Problem(.badRequest, "a token lives between a second and a year", hint: "for example 24h")
+        }
+        if let uses = request.uses, uses < 1 {
+            throw Problem(.badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
+        }
+        var generator = SystemRandomNumberGenerator()
+        func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) } }
+        let (authorities, nodes) = try await state.read { (try $0.authorities(), try $0.nodes()) }
+        // This node first, then some that can stand in for it.
+        let addresses = nodes.filter { !$0.apiAddress.isEmpty && $0.liveness != .down }
+            .sorted { ($0.id == identity.id ? 0 : 1, $0.member) < ($1.id == identity.id ? 0 : 1, $1.member) }
+            .prefix(JoinToken.addressesMax).map(\.apiAddress)
+        guard let digest = authorities.first.flatMap({ Self.bytes(hex: $0.id) }),
+            let token = JoinToken(
+                identity: bytes(JoinToken.identityBytes), secret: bytes(JoinToken.secretBytes), digest: digest,
+                addresses: addresses)
+        else { throw Problem(.noLeader, "the cluster has no authority or address yet", hint: "try again in a moment") }
+        let now = Clock.now()
+        let row = JoinTokenRow(
+            id: token.id, hash: Self.hex(Array(SHA256.hash(data: Data(token.secret)))), role: pin,
+            usesLeft: request.uses, createdAt: now, expiresAt: now + Int64(life / .milliseconds(1)))
+        let applied = try await core.propose(.putJoinToken(row), deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        return JoinTokenView(row, token: token.text)
+    }
+
+    func joinTokens() async throws -> ItemList<JoinTokenView> {
+        let now = Clock.now()
+        return try await state.read { view in
+            ItemList(
+                items: try view.joinTokens().filter { $0.expiresAt > now }.map { JoinTokenView($0, token: nil) },
+                index: try view.meta().appliedIndex)
+        }
+    }
+
+    func revokeJoinToken(_ id: String) async throws -> UInt64 {
+        guard try await state.read({ try $0.joinToken(id) }) != nil else {
+            throw Problem(.notFound, "no join token `\(id)`", hint: "`hivemind cluster token ls` shows them")
+        }
+        return try await core.propose(.removeJoinToken(JoinTokenChange(id: id)), deadline: Self.writeDeadline).version
+    }
+
+    // MARK: - Going
+
+    func removeNode(_ nameOrID: String) async throws -> UInt64 {
+        let node = try await nodeRow(nameOrID)
+        guard try await state.read({ try $0.nodes().count }) > 1 else {
+            throw Problem(.conflict, "`\(node.name)` is the only node of its cluster", hint: "stop its daemon instead")
+        }
+        _ = try await duties().ask(.removeMember(node.member))
+        let applied = try await core.propose(.removeNode(NodeChange(node: node.id)), deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        return applied.version
+    }
+
+    private func nodeRow(_ nameOrID: String) async throws -> NodeRow {
+        guard
+            let node = try await state.read({ try $0.nodes() }).first(where: {
+                $0.name == nameOrID || $0.id.raw == nameOrID
+            })
+        else { throw Problem(.notFound, "no node `\(nameOrID)`", hint: "`hivemind node ls` shows what there is") }
+        return node
+    }
+
+    func leaveCluster() async throws {
+        guard let cluster = membership.cluster, !cluster.isFixed else {
+            throw Problem(
+                .conflict, "this node came to no cluster by a token", hint: "`hivemind cluster status` shows its members")
+        }
+        if try await state.read({ try $0.nodes().count }) > 1 { _ = try await removeNode(identity.name) }
+        try Turn(kind: .leave, node: nil).write(membership.dataDirectory)
+        log.notice("this node leaves its cluster", metadata: ["cluster": "\(cluster.clusterID)"])
+        membership.turn()
+    }
+
+    static func hex(_ bytes: [UInt8]) -> String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    static func bytes(hex: String) -> [UInt8]? {
+        let digits = Array(hex.utf8)
+        guard digits.count.isMultiple(of: 2) else { return nil }
+        var bytes: [UInt8] = []
+        for place in stride(from: 0, to: digits.count, by: 2) {
+            guard let byte = UInt8(String(decoding: digits[place...place + 1], as: UTF8.self), radix: 16) else {
+                return nil
+            }
+            bytes.append(byte)
+        }
+        return bytes
+    }
+}
+
+extension JoinTokenView {
+    init(_ row: JoinTokenRow, token: String?) {
+        self.init(
+            id: row.id, token: token, role: row.role.rawValue, usesLeft: row.usesLeft, createdAt: row.createdAt,
+            expiresAt: row.expiresAt)
+    }
+}

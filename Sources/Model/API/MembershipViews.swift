@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// How nodes come to a cluster and leave it. Names are pinned in docs/reference/api.md.
+
+/// `POST /v1/cluster/init`.
+public struct ClusterInitRequest: Hashable, Codable, Sendable {
+    /// IPv4 address of this machine at which the others reach it; nil takes that of its first interface.
+    public var advertise: String?
+    /// Nil: 4484.
+    public var peerPort: Int?
+    /// Nil: 4483.
+    public var apiPort: Int?
+
+    public init(advertise: String? = nil, peerPort: Int? = nil, apiPort: Int? = nil) {
+        self.advertise = advertise
+        self.peerPort = peerPort
+        self.apiPort = apiPort
+    }
+}
+
+/// Shown once: the code opens the cluster's secrets in a backup.
+public struct ClusterInitView: Hashable, Codable, Sendable {
+    public var id: String
+    public var node: String
+    /// `host:port` of the API.
+    public var address: String
+    public var recoveryCode: String
+
+    public init(id: String, node: String, address: String, recoveryCode: String) {
+        self.id = id
+        self.node = node
+        self.address = address
+        self.recoveryCode = recoveryCode
+    }
+}
+
+/// `POST /v1/cluster/join`, on the machine that joins.
+public struct ClusterJoinRequest: Hashable, Codable, Sendable {
+    public var token: String
+    public var advertise: String?
+    /// voter or observer; nil leaves it to the cluster, and to the token.
+    public var role: String?
+    public var peerPort: Int?
+    public var apiPort: Int?
+
+    public init(
+        token: String, advertise: String? = nil, role: String? = nil, peerPort: Int? = nil, apiPort: Int? = nil
+    ) {
+        self.token = token
+        self.advertise = advertise
+        self.role = role
+        self.peerPort = peerPort
+        self.apiPort = apiPort
+    }
+}
+
+public struct ClusterJoinView: Hashable, Codable, Sendable {
+    /// Of the cluster.
+    public var id: String
+    public var node: String
+    public var member: UInt64
+
+    public init(id: String, node: String, member: UInt64) {
+        self.id = id
+        self.node = node
+        self.member = member
+    }
+}
+
+/// `POST /v1/cluster/tokens`.
+public struct JoinTokenRequest: Hashable, Codable, Sendable {
+    /// voter or observer; nil leaves it to the cluster.
+    public var role: String?
+    /// For example `24h`; nil is a day.
+    public var ttl: String?
+    /// Machines it lets in; nil is any number.
+    public var uses: Int?
+
+    public init(role: String? = nil, ttl: String? = nil, uses: Int? = nil) {
+        self.role = role
+        self.ttl = ttl
+        self.uses = uses
+    }
+}
+
+public struct JoinTokenView: Hashable, Codable, Sendable {
+    public var id: String
+    /// Only in the answer to its creation: nobody can show it again.
+    public var token: String?
+    /// auto, voter or observer.
+    public var role: String
+    public var usesLeft: Int?
+    public var createdAt: Timestamp
+    public var expiresAt: Timestamp
+
+    public init(
+        id: String, token: String?, role: String, usesLeft: Int?, createdAt: Timestamp, expiresAt: Timestamp
+    ) {
+        self.id = id
+        self.token = token
+        self.role = role
+        self.usesLeft = usesLeft
+        self.createdAt = createdAt
+        self.expiresAt = expiresAt
+    }
+}
