@@ -206,10 +206,12 @@ extension NodeBackend {
         guard try await state.read({ try $0.nodes().count }) > 1 else {
             throw Problem(.conflict, "`\(node.name)` is the only node of its cluster", hint: "stop its daemon instead")
         }
-        _ = try await duties().ask(.removeMember(node.member))
-        let applied = try await core.propose(.removeNode(NodeChange(node: node.id)), deadline: Self.writeDeadline)
-        if case .refused(let problem) = applied.outcome { throw problem }
-        return applied.version
+        if node.id == identity.id, core.status.isLeader {
+            // Whoever decides of this node's going stays.
+            _ = try await core.transferLeadership(to: nil)
+        }
+        _ = try await duties().ask(.removeNode(node.id))
+        return core.proposals.appliedIndex
     }
 
     private func nodeRow(_ nameOrID: String) async throws -> NodeRow {
@@ -226,7 +228,8 @@ extension NodeBackend {
             throw Problem(
                 .conflict, "this node came to no cluster by a token", hint: "`hivemind cluster status` shows its members")
         }
-        if try await state.read({ try $0.nodes().count }) > 1 { _ = try await removeNode(identity.name) }
+        let others = try await state.read { try $0.nodes().count { $0.id != self.identity.id } }
+        if others > 0, !membership.isRemoved() { _ = try await removeNode(identity.name) }
         try Turn(kind: .leave, node: nil).write(membership.dataDirectory)
         log.notice("this node leaves its cluster", metadata: ["cluster": "\(cluster.clusterID)"])
         membership.turn()

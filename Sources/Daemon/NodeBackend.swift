@@ -306,6 +306,12 @@ final class NodeBackend: Backend {
         if status.consensus.leader == nil {
             conditions.insert("no leader: changes are refused until a majority of the voters answers", at: 0)
         }
+        if membership.isRemoved() {
+            conditions.removeAll { $0.hasPrefix("no leader") }
+            conditions.insert(
+                "the cluster removed this node for good: `hivemind cluster leave --yes` makes it a new one that may join "
+                    + "again", at: 0)
+        }
         if let halted = status.state.halted { conditions.insert("this node applies no more changes: \(halted)", at: 0) }
         var told: Set<String> = []
         conditions.removeAll { !told.insert($0).inserted }

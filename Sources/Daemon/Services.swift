@@ -104,6 +104,7 @@ public enum DaemonMain {
         let agent = Agent(effects: rooms.effects, log: log, report: { core.observed($0) })
         let failure = Failure()
         let next = NextLife()
+        let removal = Removal()
         var transport: PeerTransport?
         var duties: LeaderDuties?
         var follower: NodeFollower?
@@ -113,7 +114,7 @@ public enum DaemonMain {
                 cluster.isFixed
                 ? nil
                 : LeaderDuties(clusterID: identity.clusterID, core: core, state: state, files: files, log: log)
-            let peers = try await makeTransport(cluster, configuration, core, made, log)
+            let peers = try await makeTransport(cluster, configuration, core, made, removal, log)
             core.connect(peers)
             transport = peers
             if let made {
@@ -137,7 +138,7 @@ public enum DaemonMain {
             members: Members(cluster, transport),
             membership: NodeMembership(
                 dataDirectory: configuration.dataDirectory, cluster: cluster, duties: duties,
-                turn: { next.begin() }),
+                isRemoved: { removal.isKnown }, turn: { next.begin() }),
             log: log)
         let api = APIServer(
             socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
@@ -180,7 +181,7 @@ public enum DaemonMain {
     /// How this member reaches the others and is reached.
     private static func makeTransport(
         _ cluster: PeerConfiguration, _ configuration: DaemonConfiguration, _ core: CoreOwner,
-        _ duties: LeaderDuties?, _ log: Logger
+        _ duties: LeaderDuties?, _ removal: Removal, _ log: Logger
     ) async throws -> PeerTransport {
         let incarnations = try KnownIncarnations(dataDirectory: configuration.dataDirectory)
         let others = cluster.members.filter { $0.id != cluster.own.id }
@@ -193,6 +194,7 @@ public enum DaemonMain {
             events: PeerEvents(
                 messages: { core.consensus.receive($0) },
                 disconnected: { core.consensus.put(.unreachable($0)) },
+                refused: { if $1 == .removed { removal.learn() } },
                 request: { member, request in
                     await core.answer(request, from: member) { await duties?.answer($0, from: member) ?? [] } ?? []
                 },
@@ -331,6 +333,14 @@ private final class House: Sendable {
         guard let task = making.withLock({ $0 }), let rooms = try? await task.value else { return }
         await rooms.shutdown()
     }
+}
+
+/// Whether the others have said that this node was removed.
+private final class Removal: Sendable {
+    private let known = Mutex(false)
+
+    var isKnown: Bool { known.withLock { $0 } }
+    func learn() { known.withLock { $0 = true } }
 }
 
 /// Ends this life of the node so that another one begins.

@@ -12,8 +12,8 @@ enum LeaderCall: Codable, Sendable {
     case clusterKey
     /// A new certificate for the sender's request, PEM.
     case renew(request: String)
-    /// Take a member out of the log's membership, for good.
-    case removeMember(MemberID)
+    /// Take a node out of the cluster for good, votes and all.
+    case removeNode(NodeID)
     /// The sender is there.
     case report(NodeReport)
 }

@@ -83,13 +83,23 @@ final class LeaderDuties: Service {
             let (certificate, authorities) = try await issue(request, to: node)
             log.info("a certificate is renewed", metadata: ["node": "\(node.name)"])
             return LeaderAnswer(certificate: certificate, authorities: authorities)
-        case .removeMember(let id):
-            if core.status.consensus.configuration?.membership.contains(id) == true {
-                try await core.changeMembership(.remove(id))
-            }
+        case .removeNode(let id):
+            try await remove(id)
             return LeaderAnswer()
         case .report: return LeaderAnswer()
         }
+    }
+
+    // MARK: - Letting go
+
+    private func remove(_ id: NodeID) async throws {
+        guard let node = try await state.read({ try $0.node(id) }) else { return }
+        if core.status.consensus.configuration?.membership.contains(node.member) == true {
+            try await core.changeMembership(.remove(node.member))
+        }
+        let applied = try await core.propose(.removeNode(NodeChange(node: id)), deadline: Self.callDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        log.notice("a node is removed", metadata: ["node": "\(node.name)", "member": "\(node.member)"])
     }
 
     // MARK: - Letting in

@@ -11,6 +11,8 @@ internal import X509
 final class NodeFollower: Service {
     /// Between two looks at what somebody else may have changed in the kernel, and at the certificate.
     static let lookInterval = Duration.seconds(30)
+    /// How long a node that was removed is still listened to: answers it waits for must reach it.
+    static let farewell = Duration.seconds(2)
 
     private let cluster: PeerConfiguration
     private let own: NodeID
@@ -70,8 +72,11 @@ final class NodeFollower: Service {
                     let now = Set(nodes.filter { $0.id != own }.compactMap(peer))
                     let goneNow = Set(gone.map(\.member)).union(membership.removed)
                     if now != peers || goneNow != removed {
-                        transport.replacePeers(now.sorted { $0.id < $1.id }, removed: goneNow)
+                        let leaving = peers.filter { goneNow.contains($0.id) }
+                        transport.replacePeers(
+                            now.union(leaving).sorted { $0.id < $1.id }, removed: goneNow.subtracting(leaving.map(\.id)))
                         (peers, removed) = (now, goneNow)
+                        if !leaving.isEmpty { dismiss(after: Self.farewell) }
                     }
                 }
                 let remotes = nodes.filter { $0.id != own && !$0.peerAddress.isEmpty }.compactMap { node in
@@ -88,6 +93,19 @@ final class NodeFollower: Service {
             } catch {
                 log.warning("the other nodes cannot be followed now", metadata: ["error": "\(error)"])
             }
+        }
+    }
+
+    /// Closes the door behind nodes that were removed, with what is known by then.
+    private func dismiss(after pause: Duration) {
+        Task { [self] in
+            try? await Task.sleep(for: pause)
+            let known = try? await state.read { view in
+                (try view.nodes(), try view.removedNodes(), try view.meta().configuration.membership)
+            }
+            guard let (nodes, gone, membership) = known else { return nodesChanged() }
+            transport.replacePeers(
+                nodes.filter { $0.id != own }.compactMap(peer), removed: Set(gone.map(\.member)).union(membership.removed))
         }
     }
 
