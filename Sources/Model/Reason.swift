@@ -31,6 +31,10 @@ public struct Reason: Hashable, Codable, Sendable, CustomStringConvertible {
         case networkFailed = "network_failed"
         case noNode = "no_node"
         case nodeLost = "node_lost"
+        case nodeDown = "node_down"
+        case nodeCordoned = "node_cordoned"
+        case nodeDrained = "node_drained"
+        case volumeElsewhere = "volume_elsewhere"
         // Volumes
         case volumeFailed = "volume_failed"
         case mountSourceMissing = "mount_source_missing"

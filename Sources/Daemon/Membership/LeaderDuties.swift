@@ -7,6 +7,7 @@ internal import Orchestrator
 internal import Raft
 internal import ServiceLifecycle
 internal import Store
+internal import Synchronization
 internal import X509
 
 /// What one member does for all nodes while it leads: lets machines in, issues certificates, gives out votes. On every
@@ -23,6 +24,7 @@ final class LeaderDuties: Service {
     private let log: Logger
     private let changes: AsyncStream<Void>
     private let changesInput: AsyncStream<Void>.Continuation
+    private let watch = Mutex<Watch?>(nil)
 
     init(clusterID: String, core: CoreOwner, state: StateMachine, files: ClusterFiles, log: Logger) {
         self.clusterID = clusterID
@@ -40,9 +42,9 @@ final class LeaderDuties: Service {
 
     /// Asks whoever leads; the answer has no problem.
     /// - Throws: `Problem`.
-    func ask(_ call: LeaderCall) async throws -> LeaderAnswer {
+    func ask(_ call: LeaderCall, deadline: Duration = LeaderDuties.callDeadline) async throws -> LeaderAnswer {
         let body = Array(try JSON.encode(call))
-        let bytes = try await core.askLeader(PeerRequest.call(body).encoded(), deadline: Self.callDeadline) { [self] in
+        let bytes = try await core.askLeader(PeerRequest.call(body).encoded(), deadline: deadline) { [self] in
             await answer(body, from: core.member)
         }
         let reply: LeaderAnswer
@@ -86,7 +88,9 @@ final class LeaderDuties: Service {
         case .removeNode(let id):
             try await remove(id)
             return LeaderAnswer()
-        case .report: return LeaderAnswer()
+        case .report(let report):
+            heard(of: report.node)
+            return LeaderAnswer()
         }
     }
 
@@ -179,19 +183,74 @@ final class LeaderDuties: Service {
         return zip(left, right).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) } == 0
     }
 
+    // MARK: - Who answers
+
+    /// What is known of the nodes in one term of this leader.
+    private struct Watch {
+        var term: UInt64
+        var detector: FailureDetector
+    }
+
+    /// Nil while this member does not lead.
+    private func detector<Value>(_ body: (inout FailureDetector) -> Value) -> Value? {
+        let status = core.consensus.status
+        return watch.withLock { watch in
+            guard status.isReady else {
+                watch = nil
+                return nil
+            }
+            var known =
+                watch?.term == status.term
+                ? watch : Watch(term: status.term, detector: FailureDetector(since: Clock.monotonic()))
+            defer { watch = known }
+            guard var detector = known?.detector else { return nil }
+            let value = body(&detector)
+            known?.detector = detector
+            return value
+        }
+    }
+
+    private func heard(of node: NodeID) { detector { $0.heard(of: node, at: Clock.monotonic()) } }
+
+    private func judge() async {
+        guard core.consensus.status.isReady else {
+            watch.withLock { $0 = nil }
+            return
+        }
+        do {
+            let nodes = try await state.read { try $0.nodes() }
+            guard let items = detector({ $0.judge(nodes, at: Clock.monotonic()) }), !items.isEmpty else { return }
+            for item in items {
+                log.notice(
+                    "a node is \(item.liveness.rawValue)",
+                    metadata: ["node": "\(nodes.first { $0.id == item.node }?.name ?? item.node.raw)"])
+            }
+            _ = try await core.propose(.setLiveness(SetLiveness(items: items)), deadline: .seconds(2))
+        } catch {
+            log.debug("which nodes answer cannot be recorded now", metadata: ["error": "\(error)"])
+        }
+    }
+
     // MARK: - Votes
 
-    /// Steers the membership whenever something changed, and once a second.
+    static let lookInterval = Duration.milliseconds(250)
+
+    /// Looks after nodes and votes whenever something changed, and four times a second.
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await withDiscardingTaskGroup { group in
                 group.addTask { [self] in
                     while !Task.isCancelled {
                         nodesChanged()
-                        try? await Task.sleep(for: .seconds(1))
+                        try? await Task.sleep(for: Self.lookInterval)
                     }
                 }
-                group.addTask { [self] in for await _ in changes { await steer() } }
+                group.addTask { [self] in
+                    for await _ in changes {
+                        await judge()
+                        await steer()
+                    }
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ internal import X509
 final class NodeFollower: Service {
     /// Between two looks at what somebody else may have changed in the kernel, and at the certificate.
     static let lookInterval = Duration.seconds(30)
+    static let reportInterval = Duration.milliseconds(500)
     /// How long a node that was removed is still listened to: answers it waits for must reach it.
     static let farewell = Duration.seconds(2)
 
@@ -54,6 +55,7 @@ final class NodeFollower: Service {
                     }
                 }
                 group.addTask { [self] in await follow() }
+                group.addTask { [self] in await report() }
             }
         }
     }
@@ -127,6 +129,20 @@ final class NodeFollower: Service {
             log.info("this node holds the cluster's key now")
         } catch {
             log.debug("the cluster's key is not here yet", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Says that this node is there, as long as it is.
+    private func report() async {
+        while !Task.isCancelled {
+            do {
+                let index = try await state.read { try $0.meta().appliedIndex }
+                _ = try await duties.ask(
+                    .report(NodeReport(node: own, appliedIndex: index)), deadline: Self.reportInterval * 2)
+            } catch {
+                log.debug("nobody hears of this node now", metadata: ["error": "\(error)"])
+            }
+            try? await Task.sleep(for: Self.reportInterval)
         }
     }
 

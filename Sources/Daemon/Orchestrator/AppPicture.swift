@@ -9,19 +9,31 @@ public struct AppPicture: Hashable, Sendable {
     /// Oldest first.
     public var tasks: [TaskRow]
     public var rollout: RolloutRow?
+    /// Nodes that are down: what they run counts as lost.
+    public var down: Set<NodeID>
+    /// Nodes that are to be empty.
+    public var drained: Set<NodeID>
 
-    public init(app: AppRow, services: [ServiceRow], tasks: [TaskRow], rollout: RolloutRow?) {
+    public init(
+        app: AppRow, services: [ServiceRow], tasks: [TaskRow], rollout: RolloutRow?, down: Set<NodeID> = [],
+        drained: Set<NodeID> = []
+    ) {
         self.app = app
         self.services = services
         self.tasks = tasks
         self.rollout = rollout
+        self.down = down
+        self.drained = drained
     }
 
     public init?(_ state: StateView, _ key: ObjectKey) throws {
         guard let app = try state.app(key) else { return nil }
+        let nodes = try state.nodes()
         self.init(
             app: app, services: try state.services(namespace: key.namespace, app: key.name),
-            tasks: try state.tasks(app: key), rollout: try state.rollout(app: key))
+            tasks: try state.tasks(app: key), rollout: try state.rollout(app: key),
+            down: Set(nodes.filter { $0.liveness == .down }.map(\.id)),
+            drained: Set(nodes.filter { $0.availability == .drained && $0.liveness != .down }.map(\.id)))
     }
 }
 

@@ -408,7 +408,16 @@ public struct NodeCore {
             let nodes = try state.nodes()
             var addresses: [NodeID: (used: Set<IPv4Address>, released: [IPv4Address: Timestamp])] = [:]
             for node in nodes { addresses[node.id] = try state.addresses(in: node.subnet) }
-            return Scheduler(nodes: nodes, addresses: addresses, now: now)
+            var running: [Scheduler.ServiceKey: [NodeID: Int]] = [:]
+            for app in Set(creations.map(\.service.app)).sorted() {
+                for task in try state.tasks(app: app) where task.goal == .run && !task.status.state.isTerminal {
+                    running[Scheduler.ServiceKey(app: app, service: task.service), default: [:]][task.node, default: 0] += 1
+                }
+            }
+            let volumes = Dictionary(
+                try state.volumes().compactMap { volume in volume.node.map { (volume.key, $0) } },
+                uniquingKeysWith: { first, _ in first })
+            return Scheduler(nodes: nodes, addresses: addresses, running: running, volumes: volumes, now: now)
         }
         var tasks: [NewTask] = []
         var refusal: Reason?

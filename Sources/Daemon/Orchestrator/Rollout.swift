@@ -93,14 +93,31 @@ public struct Rollout: Sendable {
             return Step(changes: [.stopTasks(StopTasks(tasks: wanted, reason: Reason(.stopped, "the app was deleted")))]
             )
         }
-        guard picture.tasks.allSatisfy({ $0.status.state.isTerminal }) else { return Step() }
+        // A node that is down finds out when it comes back: what has no row is removed there.
+        guard picture.tasks.allSatisfy({ $0.status.state.isTerminal || picture.down.contains($0.node) }) else {
+            return Step()
+        }
         return Step(changes: [.removeApp(AppChange(app: picture.app.key))])
     }
 
     private func converge(_ service: ServiceRow, _ step: inout Step) {
-        let mine = tasks(of: service)
+        // Two replicas must not write the same volume where one release hands over to the next.
+        let exclusive = service.spec.hasWritableVolume
+        let all = tasks(of: service)
+        // Lost with their node, unless they write a volume there: it is where they are, and they come back with it.
+        let lost = all.filter {
+            $0.goal == .run && picture.down.contains($0.node) && !$0.spec.hasWritableVolume && !$0.isCompleted
+        }
+        if !lost.isEmpty {
+            step.changes.append(
+                .stopTasks(StopTasks(tasks: lost.map(\.id), reason: Reason(.nodeDown, "its node does not answer"))))
+        }
+        let mine = all.filter { task in !lost.contains { $0.id == task.id } }
         let wanted = service.removed ? 0 : service.replicas
-        let current = mine.filter { $0.goal == .run && $0.generation == service.generation && !service.removed }
+        let fresh = mine.filter { $0.goal == .run && $0.generation == service.generation && !service.removed }
+        // Of a node that is to be empty: replaced like those of an earlier release, one by one.
+        let moving = exclusive ? [] : fresh.filter { picture.drained.contains($0.node) && !$0.isCompleted }
+        let current = fresh.filter { task in !moving.contains { $0.id == task.id } }
         let old = mine.filter { task in task.goal == .run && !current.contains { $0.id == task.id } }
         let leaving = mine.filter { $0.goal == .stop && !$0.status.state.isTerminal }.count
         let total = current.count + old.count
@@ -112,17 +129,20 @@ public struct Rollout: Sendable {
             if count > 0, !isHeldBack(service) { step.create.append(Creation(service: service, count: count)) }
         }
         let scaledDown = Reason(.stopped, "the service was scaled down")
-        let replaced = Reason(.replaced, "replaced by release \(picture.app.release)")
+        let replaced =
+            moving.isEmpty
+            ? Reason(.replaced, "replaced by release \(picture.app.release)")
+            : Reason(.nodeDrained, "moved to another node: its own is drained")
 
         if wanted == 0 { return stop(current + old, service.removed ? replaced : scaledDown) }
-        // Two replicas must not write the same volume where one release hands over to the next.
-        let exclusive = service.spec.hasWritableVolume
         if old.isEmpty {
             if current.count > wanted { return stop(leastUseful(current, current.count - wanted), scaledDown) }
             return create(wanted - current.count - (exclusive ? leaving : 0))
         }
         // A release that failed goes no further; only a new deploy or going back does.
-        if let rollout = picture.rollout, rollout.state == .failed, !rollout.rollingBack { return }
+        if let rollout = picture.rollout, rollout.state == .failed, !rollout.rollingBack, moving.count < old.count {
+            return
+        }
         // One by one: the next step waits until what was started has proved itself.
         guard current.allSatisfy(isStable) else { return }
         if exclusive {

@@ -10,21 +10,33 @@ public enum Tables {
     public static func make(_ state: StateView, index: UInt64) throws -> (names: NameTable, balancing: BalancingTable) {
         make(
             index: index, services: try state.services(), tasks: try state.tasks(),
-            ports: try state.ports())
+            ports: try state.ports(),
+            silent: Dictionary(
+                try state.nodes().filter { $0.liveness != .ready }.map { ($0.id, $0.liveness) },
+                uniquingKeysWith: { first, _ in first }))
     }
 
-    /// Pure. `services` sorted by namespace, app, name; `tasks` in any order.
+    /// Pure. What runs on a node that does not answer gets no traffic; while it is only suspect, that holds as long as
+    /// something else can serve. `services` sorted by namespace, app, name; `tasks` in any order.
     public static func make(
-        index: UInt64, services: [ServiceRow], tasks: [TaskRow], ports: [PortRow]
+        index: UInt64, services: [ServiceRow], tasks: [TaskRow], ports: [PortRow],
+        silent: [NodeID: NodeRow.Liveness] = [:]
     ) -> (names: NameTable, balancing: BalancingTable) {
         struct ServiceKey: Hashable {
             var app: ObjectKey
             var service: String
         }
         var endpoints: [ServiceKey: [IPv4Address]] = [:]
+        var doubtful: [ServiceKey: [IPv4Address]] = [:]
         for task in tasks where isEndpoint(task) {
-            endpoints[ServiceKey(app: task.app, service: task.service), default: []].append(task.address)
+            let key = ServiceKey(app: task.app, service: task.service)
+            switch silent[task.node] {
+            case nil, .ready: endpoints[key, default: []].append(task.address)
+            case .suspect: doubtful[key, default: []].append(task.address)
+            case .down: break
+            }
         }
+        endpoints.merge(doubtful) { serving, _ in serving }
         let published = Dictionary(grouping: ports) { ServiceKey(app: $0.app, service: $0.service) }
         // A service that left the app keeps its name as long as something of it serves.
         let services = services.filter {
