@@ -27,7 +27,7 @@ struct Hivemind: AsyncParsableCommand {
                 name: "Node and cluster",
                 subcommands: [
                     NodeCommand.self, StatusCommand.self, ClusterCommand.self, EventsCommand.self, QueryCommand.self,
-                    DaemonCommand.self, AdminCommand.self,
+                    DaemonCommand.self, AdminCommand.self, DevCommand.self,
                 ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),
         ]

@@ -154,8 +154,10 @@ enum Membership {
 
     static let limitSeconds = 60
 
-    static func wait(_ client: Client, _ global: GlobalOptions, until: (Standing) -> Bool) async throws {
-        let end = ContinuousClock.now + .seconds(limitSeconds)
+    static func wait(
+        _ client: Client, _ global: GlobalOptions, seconds: Int = limitSeconds, until: (Standing) -> Bool
+    ) async throws {
+        let end = ContinuousClock.now + .seconds(seconds)
         var last: (any Error)?
         while ContinuousClock.now < end {
             do {
@@ -176,7 +178,7 @@ enum Membership {
             try await Task.sleep(for: .milliseconds(20))
         }
         throw CLIError(
-            .timeout, "the node did not come back within \(limitSeconds) s\(last.map { ": \($0)" } ?? "")",
+            .timeout, "the node did not come back within \(seconds) s\(last.map { ": \($0)" } ?? "")",
             hint: "see its log, then `hivemind cluster status`")
     }
 
