@@ -156,14 +156,17 @@ enum DevSweep {
     static func remove(_ groups: Set<String>) {
         let root = "/sys/fs/cgroup"
         let hierarchies = [root] + ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).map { "\(root)/\($0)" }
-        for group in groups.sorted(by: { $0.utf8.count > $1.utf8.count }) {
-            for hierarchy in hierarchies {
-                var path = group
-                // Up to the last that names us: one that still holds another's stays.
-                while path.contains("hivemind"), rmdir(hierarchy + path) == 0, let slash = path.lastIndex(of: "/") {
-                    path = String(path[..<slash])
-                }
+        var left = Set(groups.flatMap { group in hierarchies.map { $0 + group } })
+        // Up to the last that names us. What has ended stays in its group until somebody has taken note of it.
+        for _ in 0..<150 where !left.isEmpty {
+            for path in left.sorted(by: { $0.utf8.count > $1.utf8.count }) {
+                let isGone = rmdir(path) == 0 || errno == ENOENT
+                guard isGone else { continue }
+                left.remove(path)
+                let parent = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+                if parent.contains("/hivemind"), access(parent, F_OK) == 0 { left.insert(parent) }
             }
+            if !left.isEmpty { usleep(20_000) }
         }
     }
 

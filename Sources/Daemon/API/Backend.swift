@@ -62,6 +62,7 @@ protocol Backend: Sendable {
     func joinTokens() async throws -> ItemList<JoinTokenView>
     func revokeJoinToken(_ id: String) async throws -> UInt64
     func removeNode(_ nameOrID: String) async throws -> UInt64
+    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>

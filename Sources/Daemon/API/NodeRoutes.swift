@@ -13,6 +13,11 @@ enum NodeRoutes {
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.node(request.names["id"] ?? ""), index: index)
         },
+        Route(.patch, "/v1/nodes/{id}", body: .json) { request in
+            let node = try await request.backend.patchNode(
+                request.names["id"] ?? "", try request.json(NodePatch.self))
+            return try .json(node, index: await request.backend.appliedIndex())
+        },
         Route(.delete, "/v1/nodes/{id}") { request in
             APIReply(.noContent, index: try await request.backend.removeNode(request.names["id"] ?? ""))
         },

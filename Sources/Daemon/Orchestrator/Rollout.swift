@@ -224,12 +224,14 @@ public struct Rollout: Sendable {
     }
 
     private func nextWake() -> Timestamp? {
-        guard let rollout = runningRollout else { return nil }
-        var wake = rollout.progressAt + (rollout.progressDeadlineMilliseconds + 1)
+        let isMoving = picture.tasks.contains { $0.goal == .run && picture.drained.contains($0.node) }
+        guard runningRollout != nil || isMoving else { return nil }
+        var wakes: [Timestamp] = []
+        if let rollout = runningRollout { wakes.append(rollout.progressAt + (rollout.progressDeadlineMilliseconds + 1)) }
         for task in picture.tasks where task.goal == .run && task.status.ready && !isStable(task) {
-            if let started = task.status.startedAt { wake = min(wake, started + Self.monitorMilliseconds) }
+            if let started = task.status.startedAt { wakes.append(started + Self.monitorMilliseconds) }
         }
-        return wake
+        return wakes.min()
     }
 }
 
