@@ -34,9 +34,10 @@ struct DevCluster: Codable {
         guard directory.hasPrefix("/"), directory.utf8.count <= 70 else {
             throw .usage("`\(directory)` must be an absolute path of at most 70 bytes", hint: "--dir DIR")
         }
-        guard (1...8).contains(prefix.utf8.count), prefix.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber) }) else {
-            throw .usage("`\(prefix)` must be 1 to 8 letters and digits", hint: "--prefix NAME")
-        }
+        // With `p20` after it, a link's name has at most 15 bytes.
+        guard (1...11).contains(prefix.utf8.count),
+            prefix.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") })
+        else { throw .usage("`\(prefix)` must be 1 to 11 letters, digits and dashes", hint: "--prefix NAME") }
         guard IPv4Address("\(network).1") != nil else {
             throw .usage("`\(network)` is no network", hint: "its first three numbers: --network 10.209.0")
         }

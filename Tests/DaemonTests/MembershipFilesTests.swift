@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+import FoundationEssentials
+import Model
+import TestSupport
+import Testing
+
+@testable import Daemon
+
+@Suite struct MembershipFilesTests {
+    @Test func `what is sealed opens with the same key alone, and the recovery code is the key`() throws {
+        let key = ClusterKey()
+        let sealed = try key.seal("secret")
+        #expect(!sealed.contains("secret"))
+        #expect(try key.open(sealed) == "secret")
+        #expect(throws: DaemonError.self) { try ClusterKey().open(sealed) }
+        #expect(throws: DaemonError.self) { try key.open("AAAA") }
+        let typed = key.recoveryCode.uppercased()
+        #expect(try Base32.bytes(typed).flatMap { ClusterKey($0) }?.open(sealed) == "secret")
+        #expect(!"\(key)".contains(key.recoveryCode))
+        var dumped = ""
+        dump(key, to: &dumped)
+        #expect(!dumped.contains(key.recoveryCode))
+    }
+
+    private static func file(_ cluster: String) -> NodeFile {
+        NodeFile(id: "node", name: "n", clusterId: cluster, memberId: 7)
+    }
+
+    private static let state = ["log/1", "snapshots/1", "state.sqlite", "state.sqlite-wal", "peers.json"]
+
+    private func make(_ path: String) throws {
+        for name in ["log", "snapshots"] {
+            try FileManager.default.createDirectory(atPath: "\(path)/\(name)", withIntermediateDirectories: true)
+        }
+        for name in Self.state { try Data("old".utf8).write(to: URL(filePath: "\(path)/\(name)")) }
+        try Self.file("old").write(path)
+    }
+
+    private func present(_ path: String) -> [String] { Self.state.filter { Host.hasFile("\(path)/\($0)") } }
+
+    @Test(arguments: [true, false])
+    func `a join that was written happens at the next start, wherever the last attempt ended`(isMoved: Bool) throws {
+        try withTemporaryDirectory { directory in
+            let path = directory.path
+            try make(path)
+            let files = try Turn.files(path)
+            try files.write(certificate: "cert", key: "key", authorities: ["ca"])
+            try Turn(kind: .join, node: Self.file("new")).write(path)
+            if isMoved {
+                // Ended after the identity was moved: the rest is done all the same.
+                try FileManager.default.moveItem(atPath: files.directory, toPath: "\(path)/identity")
+            }
+            try Turn.finish(path)
+            #expect(present(path).isEmpty)
+            #expect(try NodeFile.read(path).clusterId == "new")
+            #expect(try directory.read("identity/node.pem") == "cert")
+            #expect(!Host.hasFile("\(path)/turn"))
+            try Turn.finish(path)
+            #expect(try NodeFile.read(path).clusterId == "new")
+        }
+    }
+
+    @Test func `files of a join that was never written change nothing`() throws {
+        try withTemporaryDirectory { directory in
+            try make(directory.path)
+            try Turn.files(directory.path).write(certificate: "cert", key: "key", authorities: ["ca"])
+            try Turn.finish(directory.path)
+            #expect(present(directory.path) == Self.state)
+            #expect(try NodeFile.read(directory.path).clusterId == "old")
+            #expect(!Host.hasFile("\(directory.path)/identity"))
+        }
+    }
+
+    @Test func `founding keeps the state, leaving keeps nothing of the node`() throws {
+        try withTemporaryDirectory { directory in
+            let path = directory.path
+            try make(path)
+            try Turn.files(path).write(certificate: "cert", key: "key", authorities: ["ca"])
+            try Turn(kind: .found, node: Self.file("old")).write(path)
+            try Turn.finish(path)
+            #expect(present(path) == Self.state)
+            #expect(Host.hasFile("\(path)/identity/node.key"))
+            try Turn(kind: .leave, node: nil).write(path)
+            try Turn.finish(path)
+            #expect(present(path).isEmpty)
+            #expect(!Host.hasFile("\(path)/identity") && !Host.hasFile("\(path)/node.json"))
+        }
+    }
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+import TestSupport
+import Testing
+
+extension BlackBox {
+    /// From a token to apps that run across machines and survive the loss of one.
+    @Suite struct TokenCluster {
+        @Test func `three nodes are joined, apps are reached across them by name and survive a node`() async throws {
+            try await withDevCluster("across") { cluster in
+                let (first, second, third) = (cluster.nodes[0], cluster.nodes[1], cluster.nodes[2])
+                let archive = cluster.directory.file("hello.tar")
+                try await TestImage.hello.archive(to: archive)
+                for node in cluster.nodes { try await node.cli("image", "import", archive).checked() }
+                let members = try await first.json("cluster", "status")["members"].array
+                #expect(members.map { $0["role"].string } == ["voter", "voter", "voter"])
+
+                // One on each node, through any node.
+                try await second.cli(
+                    "app", "deploy", "hello", "--image", "docker.io/hivemind/hello:1.0", "--replicas", "3", "--port",
+                    "8080:8080"
+                ).checked()
+                #expect(try await cluster.places(of: "hello", seenBy: third) == ["node1", "node2", "node3"])
+                for node in cluster.nodes {
+                    var answers: Set<String> = []
+                    for _ in 0..<12 { answers.insert(try await node.get("http://127.0.0.1:8080/")) }
+                    #expect(answers.count == 3, "\(node.name) reaches every replica: \(answers)")
+                }
+                // By name and address from inside of a container, on another node than those that answer.
+                for task in try await first.json("ps", "hello")["items"].array {
+                    let pid = task["pid"].int ?? 0
+                    let inside = ["nsenter", "-t", "\(pid)", "-n", "-m", "--", "busybox", "wget", "-qO-", "-T", "3"]
+                    for _ in 0..<3 {
+                        let answer = try await Shell.run(inside + ["http://hello:8080/"]).checked().stdout
+                        #expect(answer.hasPrefix("hello 1.0"), "from \(task["node"].string ?? "")")
+                    }
+                }
+
+                // A node that stops answering: no traffic, then others run what it ran.
+                try await cluster.kill9(third)
+                try await cluster.waitState("down", of: third, seenBy: first)
+                try await eventually("its task runs elsewhere") {
+                    let places = try await cluster.places(of: "hello", seenBy: first).filter { $0 != "node3" }
+                    return places.count == 3
+                }
+                for _ in 0..<12 { #expect(try await first.get("http://127.0.0.1:8080/").hasPrefix("hello 1.0")) }
+                // It comes back and finds that its task was replaced.
+                try await cluster.start(third)
+                try await cluster.waitState("ready", of: third, seenBy: first)
+                try await eventually("as many run as are wanted, wherever one looks") {
+                    for node in cluster.nodes {
+                        guard try await cluster.places(of: "hello", seenBy: node).count == 3 else { return false }
+                    }
+                    return true
+                }
+
+                // Emptied without a failed request.
+                async let load = Self.requests(first, count: 60)
+                try await first.cli("node", "drain", "node2", "--timeout", "30s").checked()
+                let failures = try await load
+                #expect(failures.isEmpty, "\(failures)")
+                #expect(try await !cluster.places(of: "hello", seenBy: first).contains("node2"))
+                #expect(try await cluster.states(seenBy: third)["node2"] == "drained")
+                try await first.cli("node", "uncordon", "node2").checked()
+                try await first.cli("app", "delete", "hello", "--yes").checked()
+            }
+        }
+
+        private static func requests(_ node: TestDevCluster.Node, count: Int) async throws -> [String] {
+            var failures: [String] = []
+            for _ in 0..<count {
+                do {
+                    let answer = try await node.get("http://127.0.0.1:8080/")
+                    if !answer.hasPrefix("hello 1.0") { failures.append(answer) }
+                } catch { failures.append("\(error)") }
+            }
+            return failures
+        }
+
+        @Test func `bad tokens are refused by name and nothing changes`() async throws {
+            try await withDevCluster("tokens", nodes: 3, runtime: "simulated") { cluster in
+                let (first, third) = (cluster.nodes[0], cluster.nodes[2])
+                // Alone again, and free to join.
+                try await third.cli("cluster", "leave", "--yes").checked()
+                func refused(_ token: String, _ status: Int32, _ says: String) async throws {
+                    let output = try await third.cli("cluster", "join", token, "--advertise", third.address)
+                    #expect(output.status == status && output.stderr.contains(says), "\(output)")
+                    #expect(output.stderr.contains("hint: "), "\(output)")
+                }
+                func token(_ arguments: String...) async throws -> (id: String, text: String) {
+                    let made = try await Shell.run(
+                        [Repository.binary, "cluster", "token", "create", "--socket", first.socket, "-o", "json"]
+                            + arguments
+                    ).checked()
+                    let view = try JSONValue(parsing: made.stdout)
+                    return (view["id"].string ?? "", view["token"].string ?? "")
+                }
+                let good = try await token()
+                try await refused(String(good.text.dropLast(3)), 1, "mistyped")
+                let letter = good.text.suffix(20).first == "0" ? "1" : "0"
+                try await refused(good.text.dropLast(20) + letter + good.text.suffix(19), 1, "mistyped")
+                try await refused("hm_abc", 1, "API token")
+                let short = try await token("--ttl", "1s")
+                try await eventually("the token has expired") {
+                    try await !first.json("cluster", "token", "ls")["items"].array.contains { $0["id"].string == short.id }
+                }
+                try await refused(short.text, 4, "expired")
+                let once = try await token("--uses", "1")
+                try await first.cli("cluster", "token", "revoke", once.id).checked()
+                try await refused(once.text, 4, "not known")
+                let busy = try await third.cli("cluster", "join", good.text, "--advertise", "192.0.2.9")
+                #expect(busy.status == 1 && busy.stderr.contains("no address of this machine"), "\(busy)")
+                #expect(try await cluster.states(seenBy: first).keys.sorted() == ["node1", "node2"])
+
+                // A good one, and again, which is harmless.
+                for _ in 0..<2 {
+                    try await third.cli("cluster", "join", good.text, "--advertise", third.address).checked()
+                }
+                try await cluster.waitState("ready", of: third, seenBy: first)
+                #expect(!cluster.log(of: first).contains(good.text), "no secret in the log")
+            }
+        }
+
+        @Test func `removed while it was dead, a node is told so and may come back as a new one`() async throws {
+            try await withDevCluster("removed", nodes: 4, runtime: "simulated") { cluster in
+                let (first, last) = (cluster.nodes[0], cluster.nodes[3])
+                let before = try await last.json("node", "info", "node4")
+                try await cluster.kill9(last)
+                try await first.cli("node", "remove", "node4", "--yes").checked()
+                #expect(try await cluster.states(seenBy: first).count == 3)
+                try await cluster.start(last)
+                try await eventually("it knows") {
+                    try await last.cli("status").stdout.contains("removed this node for good")
+                }
+                try await last.cli("cluster", "leave", "--yes").checked()
+                let token = try await first.json("cluster", "token", "create")["token"].string ?? ""
+                try await last.cli("cluster", "join", token, "--advertise", last.address).checked()
+                let after = try await first.json("node", "info", "node4")
+                #expect(after["id"].string != before["id"].string, "ids are never used again")
+                #expect(after["subnet"].string != before["subnet"].string)
+            }
+        }
+
+        @Test func `whoever is lost, writes go on and the vote is given to another`() async throws {
+            try await withDevCluster("votes", nodes: 4, runtime: "simulated") { cluster in
+                func voters(_ observer: TestDevCluster.Node) async throws -> [String] {
+                    try await observer.json("node", "ls")["items"].array
+                        .filter { $0["role"].string == "voter" }.map { $0["name"].string ?? "" }.sorted()
+                }
+                let first = cluster.nodes[0]
+                try await eventually("three of four vote") { try await voters(first).count == 3 }
+                let before = try await voters(first)
+                // Another than the one asked.
+                guard let lost = cluster.nodes.last(where: { before.contains($0.name) && $0.name != first.name }) else {
+                    throw TestFailure("nobody votes: \(before)")
+                }
+                try await cluster.pause(lost, true)
+                try await first.cli("config", "set", "a", "1").checked()
+                try await eventually("another votes instead", within: .seconds(30)) {
+                    let now = try await voters(first)
+                    return now.count == 3 && !now.contains(lost.name)
+                }
+                try await cluster.pause(lost, false)
+                try await cluster.waitState("ready", of: lost, seenBy: first)
+                try await eventually("it has what was written meanwhile") {
+                    try await lost.cli("config", "get", "a", "--consistency", "local").stdout.contains("1")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+import Model
+import Raft
+import Store
+import Testing
+
+@Suite struct NodeCommandTests {
+    typealias F = StateFixture
+
+    private static func token(_ id: String, uses: Int? = nil, expires: Int64 = .max / 4) -> Change {
+        .putJoinToken(
+            JoinTokenRow(
+                id: id, hash: "00", role: .auto, usesLeft: uses, createdAt: Timestamp(milliseconds: 0),
+                expiresAt: Timestamp(milliseconds: expires)))
+    }
+
+    private static func admission(_ name: String, token: String = "t") -> Change {
+        var node = F.node(name, subnet: "10.210.0.0/24")
+        node.member = 0
+        return .admitNode(AdmitNode(token: token, node: node))
+    }
+
+    @Test func `who is let in gets an id and a subnet nobody has or had`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("t"))
+        for name in ["b", "c"] { #expect(try fixture.apply(Self.admission(name)).outcome == .done(.changed)) }
+        let before = try fixture.state.read { try $0.nodes() }
+        #expect(Set(before.map(\.member)).count == 3 && Set(before.map(\.subnet)).count == 3)
+        let gone = try #require(before.first { $0.name == "c" })
+        try fixture.apply(.removeNode(NodeChange(node: gone.id)))
+        try fixture.apply(Self.admission("d"))
+        let new = try #require(try fixture.state.read { try $0.nodes() }.first { $0.name == "d" })
+        #expect(new.member > gone.member && new.subnet != gone.subnet)
+        // The same machine under its old id: told what happened, not let in.
+        let refusal = try fixture.refusal(Self.admission("c"))
+        #expect(refusal?.code == .conflict && refusal?.detail.contains("was removed") == true)
+    }
+
+    @Test func `asking twice changes nothing and spends no use`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("t", uses: 2))
+        try fixture.apply(Self.admission("b"))
+        let first = try fixture.state.read { try $0.node("b") }
+        try fixture.apply(Self.admission("b"))
+        #expect(try fixture.state.read { try $0.node("b") } == first)
+        #expect(try fixture.state.read { try $0.joinToken("t")?.usesLeft } == 1)
+    }
+
+    @Test func `a token that is used up, expired or unknown lets nobody in`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("once", uses: 1))
+        try fixture.apply(Self.admission("b", token: "once"))
+        let cases = [("once", "used up"), ("old", "expired"), ("never", "not known")]
+        try fixture.apply(Self.token("old", expires: Int64.max / 8))
+        // Time passes in the log alone.
+        for (token, says) in cases where token != "old" {
+            let refusal = try fixture.refusal(Self.admission("c", token: token))
+            #expect(refusal?.code == .unauthenticated && refusal?.detail.contains(says) == true, "\(token)")
+        }
+        #expect(try fixture.state.read { try $0.nodes() }.count == 2)
+    }
+
+    @Test func `what a node says of itself leaves alone what is said of it`() throws {
+        let fixture = try StateFixture()
+        let own = try #require(try fixture.state.read { try $0.nodes() }.first)
+        try fixture.apply(
+            .setNode(SetNode(node: own.id, availability: .cordoned, pin: .voter, labels: ["zone": "a"], addTaints: ["gpu"])))
+        try fixture.apply(.setLiveness(SetLiveness(items: [SetLiveness.Item(node: own.id, liveness: .suspect)])))
+        var facts = own.facts
+        facts.version = "next"
+        try fixture.apply(.putNode(facts))
+        let now = try #require(try fixture.state.read { try $0.node(own.id) })
+        #expect(now.version == "next" && now.availability == .cordoned && now.pin == .voter)
+        #expect(now.labels == ["zone": "a"] && now.taints == ["gpu"] && now.liveness == .suspect)
+        try fixture.apply(.setNode(SetNode(node: own.id, labels: ["zone": nil], removeTaints: ["gpu"])))
+        let bare = try #require(try fixture.state.read { try $0.node(own.id) })
+        #expect(bare.labels.isEmpty && bare.taints.isEmpty)
+    }
+
+    @Test func `a name belongs to one node, and a member of the log is not removed`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("t"))
+        var same = F.node("b", subnet: "10.210.0.0/24")
+        same.name = try #require(try fixture.state.read { try $0.nodes() }.first).name
+        #expect(try fixture.refusal(.admitNode(AdmitNode(token: "t", node: same)))?.code == .conflict)
+    }
+}
