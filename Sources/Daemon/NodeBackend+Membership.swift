@@ -55,7 +55,8 @@ extension NodeBackend {
         let host = advertise ?? DaemonMain.primaryAddress()
         guard let address = IPv4Address(host) else {
             throw Problem(
-                .badRequest, "`\(host)` is no IPv4 address", hint: "give an address of this machine: --advertise 10.0.0.1")
+                .badRequest, "`\(host)` is no IPv4 address",
+                hint: "give an address of this machine: --advertise 10.0.0.1")
         }
         guard DaemonMain.ownAddresses().contains(host) else {
             throw Problem(
@@ -160,7 +161,8 @@ extension NodeBackend {
             throw Problem(.badRequest, "a token lives between a second and a year", hint: "for example 24h")
         }
         if let uses = request.uses, uses < 1 {
-            throw Problem(.badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
+            throw Problem(
+                .badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
         }
         var generator = SystemRandomNumberGenerator()
         func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) } }
@@ -214,7 +216,7 @@ extension NodeBackend {
         return core.proposals.appliedIndex
     }
 
-    private func nodeRow(_ nameOrID: String) async throws -> NodeRow {
+    func nodeRow(_ nameOrID: String) async throws -> NodeRow {
         guard
             let node = try await state.read({ try $0.nodes() }).first(where: {
                 $0.name == nameOrID || $0.id.raw == nameOrID
@@ -226,7 +228,8 @@ extension NodeBackend {
     func leaveCluster() async throws {
         guard let cluster = membership.cluster, !cluster.isFixed else {
             throw Problem(
-                .conflict, "this node came to no cluster by a token", hint: "`hivemind cluster status` shows its members")
+                .conflict, "this node came to no cluster by a token",
+                hint: "`hivemind cluster status` shows its members")
         }
         let others = try await state.read { try $0.nodes().count { $0.id != self.identity.id } }
         if others > 0, !membership.isRemoved() { _ = try await removeNode(identity.name) }

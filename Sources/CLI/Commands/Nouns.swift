@@ -31,7 +31,11 @@ struct ImageCommand: ParsableCommand {
 
 struct NodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "node", abstract: "Look at the machines.", subcommands: [NodeList.self, NodeInfo.self, NodeRemove.self])
+        commandName: "node", abstract: "Look after the machines.",
+        subcommands: [
+            NodeList.self, NodeInfo.self, NodeLabel.self, NodeTaint.self, NodeCordon.self, NodeUncordon.self,
+            NodeDrain.self, NodeRemove.self,
+        ])
 }
 
 struct ConfigCommand: ParsableCommand {
