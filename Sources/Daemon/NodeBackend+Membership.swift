@@ -55,7 +55,8 @@ extension NodeBackend {
         let host = advertise ?? DaemonMain.primaryAddress()
         guard let address = IPv4Address(host) else {
             throw Problem(
-                .badRequest, "`\(host)` is no IPv4 address", hint: "give an address of this machine: --advertise 10.0.0.1")
+                .badRequest, "`\(host)` is no IPv4 address",
+                hint: "give an address of this machine: --advertise 10.0.0.1")
         }
         guard DaemonMain.ownAddresses().contains(host) else {
             throw Problem(
@@ -160,7 +161,8 @@ extension NodeBackend {
             throw Problem(.badRequest, "a token lives between a second and a year", hint: "for example 24h")
         }
         if let uses = request.uses, uses < 1 {
-            throw Problem(.badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
+            throw Problem(
+                .badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
         }
         var generator = SystemRandomNumberGenerator()
         func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) } }
@@ -214,45 +216,7 @@ extension NodeBackend {
         return core.proposals.appliedIndex
     }
 
-    // MARK: - What is said about a node
-
-    static let labelsMax = 64
-
-    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
-        let node = try await nodeRow(nameOrID)
-        var change = SetNode(node: node.id, labels: patch.labels ?? [:])
-        if let text = patch.availability {
-            guard let availability = NodeRow.Availability(rawValue: text) else {
-                throw Problem(.badRequest, "`\(text)` is no availability", hint: "active, cordoned or drained")
-            }
-            change.availability = availability
-        }
-        if let text = patch.role {
-            guard let pin = NodeRow.Pin(rawValue: text) else {
-                throw Problem(.badRequest, "`\(text)` is no role", hint: "auto, voter or observer")
-            }
-            change.pin = pin
-        }
-        for (name, value) in change.labels {
-            let isPlain = name.utf8.allSatisfy {
-                UInt8(ascii: "a") <= $0 && $0 <= UInt8(ascii: "z") || UInt8(ascii: "A") <= $0 && $0 <= UInt8(ascii: "Z")
-                    || UInt8(ascii: "0") <= $0 && $0 <= UInt8(ascii: "9") || "._-/".utf8.contains($0)
-            }
-            guard (1...63).contains(name.utf8.count), isPlain, (value ?? "").utf8.count <= 255 else {
-                throw Problem(
-                    .badRequest, "label \(Validation.shown(name)) cannot be set",
-                    hint: "a name has 1 to 63 letters, digits, `.`, `_`, `-` or `/`, a value at most 255 bytes")
-            }
-        }
-        guard Set(node.labels.keys).union(change.labels.keys).count <= Self.labelsMax else {
-            throw Problem(.badRequest, "`\(node.name)` would have more than \(Self.labelsMax) labels")
-        }
-        let applied = try await core.propose(.setNode(change), deadline: Self.writeDeadline)
-        if case .refused(let problem) = applied.outcome { throw problem }
-        return try await self.node(node.id.raw)
-    }
-
-    private func nodeRow(_ nameOrID: String) async throws -> NodeRow {
+    func nodeRow(_ nameOrID: String) async throws -> NodeRow {
         guard
             let node = try await state.read({ try $0.nodes() }).first(where: {
                 $0.name == nameOrID || $0.id.raw == nameOrID
@@ -264,7 +228,8 @@ extension NodeBackend {
     func leaveCluster() async throws {
         guard let cluster = membership.cluster, !cluster.isFixed else {
             throw Problem(
-                .conflict, "this node came to no cluster by a token", hint: "`hivemind cluster status` shows its members")
+                .conflict, "this node came to no cluster by a token",
+                hint: "`hivemind cluster status` shows its members")
         }
         let others = try await state.read { try $0.nodes().count { $0.id != self.identity.id } }
         if others > 0, !membership.isRemoved() { _ = try await removeNode(identity.name) }

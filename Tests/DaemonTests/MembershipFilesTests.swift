@@ -39,8 +39,10 @@ import Testing
     private func present(_ path: String) -> [String] { Self.state.filter { Host.hasFile("\(path)/\($0)") } }
 
     @Test(arguments: [true, false])
-    func `a join that was written happens at the next start, wherever the last attempt ended`(isMoved: Bool) throws {
-        try withTemporaryDirectory { directory in
+    func `a join that was written happens at the next start, wherever the last attempt ended`(isMoved: Bool)
+        async throws
+    {
+        try await withTemporaryDirectory("turn") { directory in
             let path = directory.path
             try make(path)
             let files = try Turn.files(path)
@@ -60,8 +62,8 @@ import Testing
         }
     }
 
-    @Test func `files of a join that was never written change nothing`() throws {
-        try withTemporaryDirectory { directory in
+    @Test func `files of a join that was never written change nothing`() async throws {
+        try await withTemporaryDirectory("turn") { directory in
             try make(directory.path)
             try Turn.files(directory.path).write(certificate: "cert", key: "key", authorities: ["ca"])
             try Turn.finish(directory.path)
@@ -71,8 +73,8 @@ import Testing
         }
     }
 
-    @Test func `founding keeps the state, leaving keeps nothing of the node`() throws {
-        try withTemporaryDirectory { directory in
+    @Test func `founding keeps the state, leaving keeps nothing of the node`() async throws {
+        try await withTemporaryDirectory("turn") { directory in
             let path = directory.path
             try make(path)
             try Turn.files(path).write(certificate: "cert", key: "key", authorities: ["ca"])

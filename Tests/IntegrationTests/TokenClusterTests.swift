@@ -101,7 +101,9 @@ extension BlackBox {
                 try await refused("hm_abc", 1, "API token")
                 let short = try await token("--ttl", "1s")
                 try await eventually("the token has expired") {
-                    try await !first.json("cluster", "token", "ls")["items"].array.contains { $0["id"].string == short.id }
+                    try await !first.json("cluster", "token", "ls")["items"].array.contains {
+                        $0["id"].string == short.id
+                    }
                 }
                 try await refused(short.text, 4, "expired")
                 let once = try await token("--uses", "1")

@@ -64,7 +64,8 @@ import Testing
         let fixture = try StateFixture()
         let own = try #require(try fixture.state.read { try $0.nodes() }.first)
         try fixture.apply(
-            .setNode(SetNode(node: own.id, availability: .cordoned, pin: .voter, labels: ["zone": "a"], addTaints: ["gpu"])))
+            .setNode(
+                SetNode(node: own.id, availability: .cordoned, pin: .voter, labels: ["zone": "a"], addTaints: ["gpu"])))
         try fixture.apply(.setLiveness(SetLiveness(items: [SetLiveness.Item(node: own.id, liveness: .suspect)])))
         var facts = own.facts
         facts.version = "next"

@@ -52,7 +52,8 @@ final class StateFixture {
     static func node(_ name: String, subnet: String) -> NodeRow {
         NodeRow(
             id: NodeID(name), name: name, member: UInt64(name.utf8.last ?? 1), address: "127.0.0.1",
-            subnet: IPv4Subnet(subnet) ?? AddressRanges.standard.containers, cpuMillis: 2000, memoryBytes: 1 << 30, version: "test")
+            subnet: IPv4Subnet(subnet) ?? AddressRanges.standard.containers, cpuMillis: 2000, memoryBytes: 1 << 30,
+            version: "test")
     }
 
     static func service(

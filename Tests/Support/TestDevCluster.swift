@@ -48,7 +48,8 @@ public struct TestDevCluster: Sendable {
         let made = try await Shell.run(
             [
                 Repository.binary, "dev", "cluster", "up", "--nodes", "\(count)", "--runtime", runtime, "--dir",
-                directory.file("dev"), "--prefix", Self.prefix(directory), "--network", "198.18.\(number)", "-o", "json",
+                directory.file("dev"), "--prefix", Self.prefix(directory), "--network", "198.18.\(number)", "-o",
+                "json",
             ], timeout: .seconds(120))
         let view = try JSONValue(parsing: made.checked().stdout)
         let place = directory.file("dev")

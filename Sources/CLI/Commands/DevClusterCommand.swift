@@ -132,7 +132,8 @@ struct DevClusterDown: AsyncParsableCommand {
     func run() async throws {
         let output = try global.result()
         guard let cluster = try DevCluster.read(place.dir) else {
-            throw CLIError(.notFound, "there is no dev cluster in `\(place.dir)`", hint: "name its directory: --dir DIR")
+            throw CLIError(
+                .notFound, "there is no dev cluster in `\(place.dir)`", hint: "name its directory: --dir DIR")
         }
         try cluster.remove()
         try output.show(json: Array(#"{"removed":true}"#.utf8), names: cluster.nodes.map(\.name)) { _ in

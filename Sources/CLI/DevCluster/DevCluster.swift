@@ -27,7 +27,9 @@ struct DevCluster: Codable {
     // MARK: - Plan
 
     /// - Parameter network: the first three numbers of the nodes' addresses.
-    static func plan(_ directory: String, nodes count: Int, prefix: String, network: String) throws(CLIError) -> DevCluster {
+    static func plan(_ directory: String, nodes count: Int, prefix: String, network: String) throws(CLIError)
+        -> DevCluster
+    {
         guard (1...nodesMax).contains(count) else {
             throw .usage("a dev cluster has 1 to \(nodesMax) nodes", hint: "for example --nodes 3")
         }
@@ -87,7 +89,8 @@ struct DevCluster: Codable {
     /// The end of a node's log, for errors.
     func lastWords(of node: Node) -> String {
         guard let data = FileManager.default.contents(atPath: "\(directory)/\(node.name).log") else { return "" }
-        return String(decoding: data.suffix(2_000), as: UTF8.self).split(separator: "\n").suffix(5).joined(separator: "\n")
+        return String(decoding: data.suffix(2_000), as: UTF8.self).split(separator: "\n").suffix(5).joined(
+            separator: "\n")
     }
 
     // MARK: - Down
@@ -156,7 +159,8 @@ enum DevSweep {
 
     static func remove(_ groups: Set<String>) {
         let root = "/sys/fs/cgroup"
-        let hierarchies = [root] + ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).map { "\(root)/\($0)" }
+        let hierarchies =
+            [root] + ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).map { "\(root)/\($0)" }
         var left = Set(groups.flatMap { group in hierarchies.map { $0 + group } })
         // Up to the last that names us. What has ended stays in its group until somebody has taken note of it.
         for _ in 0..<150 where !left.isEmpty {

@@ -4,32 +4,35 @@ internal import Model
 
 /// How nodes come to a cluster and leave it.
 enum MembershipRoutes {
-    static let all: [Route] = [
-        Route(.post, "/v1/cluster/init", body: .json) { request in
-            let wanted = request.body.readableBytes > 0 ? try request.json(ClusterInitRequest.self) : ClusterInitRequest()
-            return try .json(try await request.backend.initializeCluster(wanted), index: nil)
-        },
-        Route(.post, "/v1/cluster/join", body: .json) { request in
-            let wanted = try request.json(ClusterJoinRequest.self)
-            return try .json(try await request.backend.joinCluster(wanted), index: nil)
-        },
-        Route(.post, "/v1/cluster/leave") { request in
-            try await request.backend.leaveCluster()
-            return APIReply(.noContent)
-        },
-        Route(.get, "/v1/cluster/tokens", reads: .linearizable) { request in
-            let list = try await request.backend.joinTokens()
-            return try .json(list, index: list.index)
-        },
-        Route(.post, "/v1/cluster/tokens", body: .json) { request in
-            let wanted = request.body.readableBytes > 0 ? try request.json(JoinTokenRequest.self) : JoinTokenRequest()
-            let token = try await request.backend.createJoinToken(wanted)
-            return try .json(token, .created, index: await request.backend.appliedIndex())
-        },
-        Route(.delete, "/v1/cluster/tokens/{id}") { request in
-            APIReply(.noContent, index: try await request.backend.revokeJoinToken(request.names["id"] ?? ""))
-        },
-    ] + open
+    static let all: [Route] =
+        [
+            Route(.post, "/v1/cluster/init", body: .json) { request in
+                let wanted =
+                    request.body.readableBytes > 0 ? try request.json(ClusterInitRequest.self) : ClusterInitRequest()
+                return try .json(try await request.backend.initializeCluster(wanted), index: nil)
+            },
+            Route(.post, "/v1/cluster/join", body: .json) { request in
+                let wanted = try request.json(ClusterJoinRequest.self)
+                return try .json(try await request.backend.joinCluster(wanted), index: nil)
+            },
+            Route(.post, "/v1/cluster/leave") { request in
+                try await request.backend.leaveCluster()
+                return APIReply(.noContent)
+            },
+            Route(.get, "/v1/cluster/tokens", reads: .linearizable) { request in
+                let list = try await request.backend.joinTokens()
+                return try .json(list, index: list.index)
+            },
+            Route(.post, "/v1/cluster/tokens", body: .json) { request in
+                let wanted =
+                    request.body.readableBytes > 0 ? try request.json(JoinTokenRequest.self) : JoinTokenRequest()
+                let token = try await request.backend.createJoinToken(wanted)
+                return try .json(token, .created, index: await request.backend.appliedIndex())
+            },
+            Route(.delete, "/v1/cluster/tokens/{id}") { request in
+                APIReply(.noContent, index: try await request.backend.revokeJoinToken(request.names["id"] ?? ""))
+            },
+        ] + open
 
     /// For machines that are no nodes yet.
     static let open: [Route] = [

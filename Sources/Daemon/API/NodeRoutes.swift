@@ -14,9 +14,16 @@ enum NodeRoutes {
             return try .json(try await request.backend.node(request.names["id"] ?? ""), index: index)
         },
         Route(.patch, "/v1/nodes/{id}", body: .json) { request in
-            let node = try await request.backend.patchNode(
-                request.names["id"] ?? "", try request.json(NodePatch.self))
-            return try .json(node, index: await request.backend.appliedIndex())
+            let written = try await request.backend.patchNode(
+                request.names["id"] ?? "", try request.json(PatchNodeRequest.self))
+            return try .json(written.value, index: written.index)
+        },
+        Route(.get, "/v1/why/{kind}/{id}", reads: .local) { request in
+            let index = await request.backend.appliedIndex()
+            let why = try await request.backend.why(
+                kind: request.names["kind"] ?? "", name: request.names["id"] ?? "",
+                namespace: try request.namespaceFilter() ?? ObjectKey.defaultNamespace)
+            return try .json(why, index: index)
         },
         Route(.delete, "/v1/nodes/{id}") { request in
             APIReply(.noContent, index: try await request.backend.removeNode(request.names["id"] ?? ""))

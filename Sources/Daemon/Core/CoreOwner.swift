@@ -498,7 +498,9 @@ final class CoreOwner: Sendable {
             if status.isLeader { return await own() }
             if let leader = status.leader, let link = peers.withLock({ $0 }) {
                 let rest = max(1, end - Clock.monotonic())
-                if let answer = try? await link.forward(request, to: leader, deadline: .milliseconds(rest)) { return answer }
+                if let answer = try? await link.forward(request, to: leader, deadline: .milliseconds(rest)) {
+                    return answer
+                }
             }
             guard Clock.monotonic() < end else { throw Self.noLeader }
             try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))

@@ -30,7 +30,9 @@ struct ClusterKey: Sendable, CustomStringConvertible, CustomReflectable {
 
     /// Base64 of nonce, ciphertext and tag (AES-256-GCM).
     func seal(_ text: String) throws -> String {
-        guard let sealed = try AES.GCM.seal(Data(text.utf8), using: key).combined else { throw CryptoKitError.incorrectParameterSize }
+        guard let sealed = try AES.GCM.seal(Data(text.utf8), using: key).combined else {
+            throw CryptoKitError.incorrectParameterSize
+        }
         return sealed.base64EncodedString()
     }
 

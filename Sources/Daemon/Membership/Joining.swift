@@ -7,7 +7,8 @@ internal import X509
 
 /// The knocking side of `cluster join`: finds the cluster a token names, makes sure that it is that one, applies.
 struct Joining: Sendable {
-    static let attemptLimits = HTTPLimits(connect: .seconds(3), total: .seconds(15), stall: .seconds(15), bodyBytesMax: 1 << 20)
+    static let attemptLimits = HTTPLimits(
+        connect: .seconds(3), total: .seconds(15), stall: .seconds(15), bodyBytesMax: 1 << 20)
 
     let token: JoinToken
     let client = HTTPClient()
@@ -34,7 +35,8 @@ struct Joining: Sendable {
                 answer = try await client.send(
                     HTTPRequest(
                         method: "POST", url: "https://\(address)/v1/join",
-                        headers: ["Content-Type": "application/json"], body: .bytes(Array(try JSON.encode(application))),
+                        headers: ["Content-Type": "application/json"],
+                        body: .bytes(Array(try JSON.encode(application))),
                         limits: Self.attemptLimits, followsRedirects: false, trust: .authority(authority)))
             } catch {
                 faults.append("\(address): \(error)")

@@ -114,9 +114,11 @@ final class LeaderDuties: Service {
         let given = Array(SHA256.hash(data: Data(Base32.bytes(application.secret) ?? [])))
         let wanted = token.flatMap { NodeBackend.bytes(hex: $0.hash) } ?? [UInt8](repeating: 0, count: 32)
         guard Self.isEqual(given, wanted), token != nil else {
-            log.warning("a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
+            log.warning(
+                "a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
             throw Problem(
-                .unauthenticated, "the join token is not known here: revoked, used up and expired, or of another cluster",
+                .unauthenticated,
+                "the join token is not known here: revoked, used up and expired, or of another cluster",
                 hint: "make a new one on a node of the cluster: hivemind cluster token create")
         }
         guard application.version == BuildInfo.version else {
@@ -127,7 +129,8 @@ final class LeaderDuties: Service {
         let difference = application.now - Clock.now().milliseconds
         guard abs(difference) <= Self.clockDifferenceMax else {
             throw Problem(
-                .conflict, "this machine's clock is \(abs(difference) / 1000) s \(difference > 0 ? "ahead of" : "behind") the cluster's",
+                .conflict,
+                "this machine's clock is \(abs(difference) / 1000) s \(difference > 0 ? "ahead of" : "behind") the cluster's",
                 hint: "set it right (systemctl enable --now systemd-timesyncd, or chrony), then join again")
         }
         guard application.name == NodeIdentity.label(application.name) else {
@@ -158,7 +161,8 @@ final class LeaderDuties: Service {
             })
     }
 
-    private func issue(_ request: String, to node: NodeRow) async throws -> (certificate: String, authorities: [String]) {
+    private func issue(_ request: String, to node: NodeRow) async throws -> (certificate: String, authorities: [String])
+    {
         let rows = try await state.read { try $0.authorities() }
         guard let newest = rows.first else {
             throw Problem(.conflict, "this cluster has no authority yet", hint: "wait a moment, then join again")

@@ -76,7 +76,8 @@ final class NodeFollower: Service {
                     if now != peers || goneNow != removed {
                         let leaving = peers.filter { goneNow.contains($0.id) }
                         transport.replacePeers(
-                            now.union(leaving).sorted { $0.id < $1.id }, removed: goneNow.subtracting(leaving.map(\.id)))
+                            now.union(leaving).sorted { $0.id < $1.id }, removed: goneNow.subtracting(leaving.map(\.id))
+                        )
                         (peers, removed) = (now, goneNow)
                         if !leaving.isEmpty { dismiss(after: Self.farewell) }
                     }
@@ -107,7 +108,8 @@ final class NodeFollower: Service {
             }
             guard let (nodes, gone, membership) = known else { return nodesChanged() }
             transport.replacePeers(
-                nodes.filter { $0.id != own }.compactMap(peer), removed: Set(gone.map(\.member)).union(membership.removed))
+                nodes.filter { $0.id != own }.compactMap(peer),
+                removed: Set(gone.map(\.member)).union(membership.removed))
         }
     }
 
@@ -123,7 +125,9 @@ final class NodeFollower: Service {
     private func fetchKey() async {
         guard files.clusterKey() == nil else { return }
         do {
-            guard let key = try await duties.ask(.clusterKey).key.flatMap({ Base32.bytes($0) }).flatMap({ ClusterKey($0) })
+            guard
+                let key = try await duties.ask(.clusterKey).key.flatMap({ Base32.bytes($0) }).flatMap({ ClusterKey($0) }
+                )
             else { return }
             try files.write(key)
             log.info("this node holds the cluster's key now")

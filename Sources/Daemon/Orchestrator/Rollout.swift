@@ -227,7 +227,9 @@ public struct Rollout: Sendable {
         let isMoving = picture.tasks.contains { $0.goal == .run && picture.drained.contains($0.node) }
         guard runningRollout != nil || isMoving else { return nil }
         var wakes: [Timestamp] = []
-        if let rollout = runningRollout { wakes.append(rollout.progressAt + (rollout.progressDeadlineMilliseconds + 1)) }
+        if let rollout = runningRollout {
+            wakes.append(rollout.progressAt + (rollout.progressDeadlineMilliseconds + 1))
+        }
         for task in picture.tasks where task.goal == .run && task.status.ready && !isStable(task) {
             if let started = task.status.startedAt { wakes.append(started + Self.monitorMilliseconds) }
         }
