@@ -105,7 +105,7 @@ enum Rules {
                 "Discovery",
                 "CLinux", "Hummingbird", "HummingbirdCore", "HTTPTypes", "ServiceLifecycle", "Logging", "NIOCore",
                 "NIOPosix", "NIOHTTPTypes", "NIOSSL", "NIOTLS", "UnixSignals", "X509", "SwiftASN1", "Crypto",
-                "FoundationEssentials", "Glibc", "Synchronization",
+                "FoundationEssentials", "Glibc", "HTTPClient", "Synchronization",
             ]
         ),
         // Dispatch: Ctrl-C as an event, in one file; a signal handler may call nothing of ours.
