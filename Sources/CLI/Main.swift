@@ -26,7 +26,8 @@ struct Hivemind: AsyncParsableCommand {
             CommandGroup(
                 name: "Node and cluster",
                 subcommands: [
-                    NodeCommand.self, StatusCommand.self, ClusterCommand.self, EventsCommand.self, QueryCommand.self,
+                    NodeCommand.self, StatusCommand.self, WhyCommand.self, ClusterCommand.self, EventsCommand.self,
+                    QueryCommand.self,
                     DaemonCommand.self, AdminCommand.self, DevCommand.self,
                 ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),

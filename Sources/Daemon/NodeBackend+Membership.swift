@@ -216,8 +216,6 @@ extension NodeBackend {
 
     // MARK: - What is said about a node
 
-    static let labelsMax = 64
-
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
         let node = try await nodeRow(nameOrID)
         var change = SetNode(node: node.id, labels: patch.labels ?? [:])
@@ -233,26 +231,20 @@ extension NodeBackend {
             }
             change.pin = pin
         }
-        for (name, value) in change.labels {
-            let isPlain = name.utf8.allSatisfy {
-                UInt8(ascii: "a") <= $0 && $0 <= UInt8(ascii: "z") || UInt8(ascii: "A") <= $0 && $0 <= UInt8(ascii: "Z")
-                    || UInt8(ascii: "0") <= $0 && $0 <= UInt8(ascii: "9") || "._-/".utf8.contains($0)
-            }
-            guard (1...63).contains(name.utf8.count), isPlain, (value ?? "").utf8.count <= 255 else {
-                throw Problem(
-                    .badRequest, "label \(Validation.shown(name)) cannot be set",
-                    hint: "a name has 1 to 63 letters, digits, `.`, `_`, `-` or `/`, a value at most 255 bytes")
-            }
+        try Validation.node(patch)
+        guard Set(node.labels.keys).union(change.labels.keys).count <= Validation.nodeLabelsMax else {
+            throw Problem(.badRequest, "`\(node.name)` would have more than \(Validation.nodeLabelsMax) labels")
         }
-        guard Set(node.labels.keys).union(change.labels.keys).count <= Self.labelsMax else {
-            throw Problem(.badRequest, "`\(node.name)` would have more than \(Self.labelsMax) labels")
+        (change.addTaints, change.removeTaints) = (patch.addTaints ?? [], patch.removeTaints ?? [])
+        guard Set(node.taints).union(change.addTaints).count <= Validation.nodeTaintsMax else {
+            throw Problem(.badRequest, "`\(node.name)` would have more than \(Validation.nodeTaintsMax) taints")
         }
         let applied = try await core.propose(.setNode(change), deadline: Self.writeDeadline)
         if case .refused(let problem) = applied.outcome { throw problem }
         return try await self.node(node.id.raw)
     }
 
-    private func nodeRow(_ nameOrID: String) async throws -> NodeRow {
+    func nodeRow(_ nameOrID: String) async throws -> NodeRow {
         guard
             let node = try await state.read({ try $0.nodes() }).first(where: {
                 $0.name == nameOrID || $0.id.raw == nameOrID

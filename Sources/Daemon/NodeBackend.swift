@@ -275,9 +275,11 @@ final class NodeBackend: Backend {
                         cpuMillis: node.cpuMillis, memoryBytes: node.memoryBytes,
                         tasks: AddressPool.containerOffsets(of: node.subnet).count),
                     allocated: NodeResources(
-                        cpuMillis: mine.map { $0.spec.resources.cpuMillis ?? 0 }.reduce(0, +),
-                        memoryBytes: mine.map { $0.spec.resources.memoryBytes ?? 0 }.reduce(0, +), tasks: mine.count),
-                    appliedIndex: index, version: node.version, runtime: node.id == own ? info : nil)
+                        cpuMillis: mine.map { $0.spec.resources.reservedCpuMillis ?? 0 }.reduce(0, +),
+                        memoryBytes: mine.map { $0.spec.resources.reservedMemoryBytes ?? 0 }.reduce(0, +),
+                        tasks: mine.count),
+                    appliedIndex: index, version: node.version, runtime: node.id == own ? info : nil,
+                    taints: node.taints.isEmpty ? nil : node.taints)
             }
         }
     }

@@ -35,6 +35,11 @@ public struct Reason: Hashable, Codable, Sendable, CustomStringConvertible {
         case nodeCordoned = "node_cordoned"
         case nodeDrained = "node_drained"
         case volumeElsewhere = "volume_elsewhere"
+        case constraintUnmet = "constraint_unmet"
+        case nodeTainted = "node_tainted"
+        case replicasPerNode = "replicas_per_node"
+        case cpuShort = "cpu_short"
+        case memoryShort = "memory_short"
         // Volumes
         case volumeFailed = "volume_failed"
         case mountSourceMissing = "mount_source_missing"

@@ -32,6 +32,7 @@ extension Validation {
         spec.mounts = mounts(spec.mounts, field("mounts"), &faults)
         checkPorts(spec.ports, field("ports"), &faults)
         spec.resources = resources(spec.resources, field("resources"), &faults)
+        spec.placement = placement(spec.placement, field("placement"), &faults)
         spec.capabilitiesAdd = capabilities(spec.capabilitiesAdd, field("capabilities_add"), &faults)
         spec.capabilitiesDrop = capabilities(spec.capabilitiesDrop, field("capabilities_drop"), &faults)
         if let text = spec.stopSignal {
@@ -190,6 +191,18 @@ extension Validation {
         // Zero means no limit; it is kept as nil so that the two are one spec.
         if resources.cpuMillis == 0 { resources.cpuMillis = nil }
         if resources.memoryBytes == 0 { resources.memoryBytes = nil }
+        if resources.reservedCpuMillis == 0 { resources.reservedCpuMillis = nil }
+        if resources.reservedMemoryBytes == 0 { resources.reservedMemoryBytes = nil }
+        if let cpu = resources.reservedCpuMillis {
+            let most = resources.cpuMillis ?? 1_024_000
+            if cpu < 0 || cpu > most { faults.add("\(field).reserved_cpu_millis", "\(cpu) is not in 0...\(most)") }
+        }
+        if let memory = resources.reservedMemoryBytes {
+            let most = resources.memoryBytes ?? 1 << 50
+            if memory < 0 || memory > most {
+                faults.add("\(field).reserved_memory_bytes", "\(memory) is not in 0...\(most)")
+            }
+        }
         if let cpu = resources.cpuMillis, !(10...1_024_000).contains(cpu) {
             faults.add("\(field).cpu_millis", "\(cpu) is not in 10...1024000", hint: "0.5 of a core is 500")
         }

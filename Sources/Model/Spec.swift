@@ -44,6 +44,8 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
     public var stopSignal: String?
     /// Between the stop signal and SIGKILL, 0...3,600,000.
     public var stopTimeoutMilliseconds: Int
+    /// Nil for any node that takes tasks.
+    public var placement: Placement?
 
     public init(
         name: String,
@@ -66,7 +68,8 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         capabilitiesAdd: [String] = [],
         capabilitiesDrop: [String] = [],
         stopSignal: String? = nil,
-        stopTimeoutMilliseconds: Int = 10_000
+        stopTimeoutMilliseconds: Int = 10_000,
+        placement: Placement? = nil
     ) {
         self.name = name
         self.image = image
@@ -89,6 +92,7 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         self.capabilitiesDrop = capabilitiesDrop
         self.stopSignal = stopSignal
         self.stopTimeoutMilliseconds = stopTimeoutMilliseconds
+        self.placement = placement
     }
 
     /// The part of the spec a running container was made from: two specs with equal `taskFields` need no new task.
@@ -132,6 +136,7 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         capabilitiesDrop = try c.decodeIfPresent([String].self, forKey: .capabilitiesDrop) ?? []
         stopSignal = try c.decodeIfPresent(String.self, forKey: .stopSignal)
         stopTimeoutMilliseconds = try c.decodeIfPresent(Int.self, forKey: .stopTimeoutMilliseconds) ?? 10_000
+        placement = try c.decodeIfPresent(Placement.self, forKey: .placement)
     }
 }
 
@@ -209,18 +214,27 @@ public struct PortSpec: Hashable, Codable, Sendable, CustomStringConvertible {
     public var description: String { "\(hostPort.map { "\($0):" } ?? "")\(containerPort)/\(`protocol`.rawValue)" }
 }
 
-/// Limits of one container. Zero or nil means no limit, except pids.
+/// Limits of one container, and what is set aside for it. Zero or nil means no limit, except pids.
 public struct Resources: Hashable, Codable, Sendable {
     /// Thousandths of a core.
     public var cpuMillis: Int?
     public var memoryBytes: Int64?
     /// Processes and threads; a fork bomb stops here.
     public var pidsMax: Int64
+    /// Thousandths of a core that its node must have left for it; at most the limit.
+    public var reservedCpuMillis: Int?
+    /// Memory that its node must have left for it; at most the limit.
+    public var reservedMemoryBytes: Int64?
 
-    public init(cpuMillis: Int? = nil, memoryBytes: Int64? = nil, pidsMax: Int64 = 4096) {
+    public init(
+        cpuMillis: Int? = nil, memoryBytes: Int64? = nil, pidsMax: Int64 = 4096, reservedCpuMillis: Int? = nil,
+        reservedMemoryBytes: Int64? = nil
+    ) {
         self.cpuMillis = cpuMillis
         self.memoryBytes = memoryBytes
         self.pidsMax = pidsMax
+        self.reservedCpuMillis = reservedCpuMillis
+        self.reservedMemoryBytes = reservedMemoryBytes
     }
 }
 

@@ -218,6 +218,23 @@ final class FakeBackend: Backend {
     func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
     func nodes() async throws -> ItemList<NodeView> { ItemList(items: [], index: 9) }
     func node(_ nameOrID: String) async throws -> NodeView { throw Problem(.notFound, "no node `\(nameOrID)`") }
+    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
+        throw Problem(.notFound, "no node `\(nameOrID)`")
+    }
+    func why(kind: String, name: String, namespace: String) async throws -> WhyView {
+        WhyView(kind: kind, name: name, answer: "\(kind) `\(namespace)/\(name)` is there", items: [])
+    }
+
+    private var alone: Problem { Problem(.conflict, "this node comes and goes nowhere") }
+    func initializeCluster(_ request: ClusterInitRequest) async throws -> ClusterInitView { throw alone }
+    func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView { throw alone }
+    func leaveCluster() async throws { throw alone }
+    func admit(_ application: JoinApplication) async throws -> JoinWelcome { throw alone }
+    func authorities() async throws -> AuthorityView { AuthorityView(authorities: []) }
+    func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView { throw alone }
+    func joinTokens() async throws -> ItemList<JoinTokenView> { ItemList(items: [], index: 9) }
+    func revokeJoinToken(_ id: String) async throws -> UInt64 { throw alone }
+    func removeNode(_ nameOrID: String) async throws -> UInt64 { throw Problem(.notFound, "no node `\(nameOrID)`") }
 
     func status() async throws -> StatusView {
         try await onStatus()

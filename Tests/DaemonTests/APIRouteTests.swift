@@ -48,6 +48,8 @@ import Testing
         ("POST", "/v1/apps/web/scale", #"{"replicas":3}"#, 202), ("POST", "/v1/apps/web/restart", "", 202),
         ("DELETE", "/v1/apps/web", "", 202), ("GET", "/v1/tasks?app=web&all=true", "", 200),
         ("GET", "/v1/services", "", 200), ("GET", "/v1/services/web", "", 200), ("GET", "/v1/nodes", "", 200),
+        ("PATCH", "/v1/nodes/n1", #"{"labels": {"zone": "eu", "old": null}}"#, 404),
+        ("GET", "/v1/why/app/web", "", 200),
         ("GET", "/v1/status", "", 200), ("GET", "/v1/cluster", "", 200), ("GET", "/v1/snapshots", "", 200),
         ("POST", "/v1/snapshots", "", 201), ("POST", "/v1/cluster/transfer-leader", "", 200),
         ("GET", "/v1/volumes", "", 200),

@@ -228,7 +228,7 @@ final class SimulatedNode {
             self.balancing = balancing
             programmed = balancing
             schedule(.event(.programmed(balancing.index)), after: 0...10)
-        case .placement, .caughtUp, .checkpoint, .compare: break
+        case .placement, .caughtUp, .checkpoint, .compare, .nodes: break
         case .halt(let message): throw Halted(message: message)
         }
     }

@@ -83,6 +83,23 @@ struct ServiceOptions: ParsableArguments {
     @Option(name: [.customShort("m"), .long], help: ArgumentHelp("Memory at most, as 256m or 1g.", valueName: "size"))
     var memory: String?
 
+    @Option(help: ArgumentHelp("Cores its node must have left for it.", valueName: "cores"))
+    var reserveCpu: String?
+
+    @Option(help: ArgumentHelp("Memory its node must have left for it.", valueName: "size"))
+    var reserveMemory: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Run only where this holds; repeatable.", valueName: "node.labels.zone == eu"))
+    var constraint: [String] = []
+
+    @Option(help: ArgumentHelp("Run also on nodes with this taint; repeatable.", valueName: "taint"))
+    var toleration: [String] = []
+
+    @Option(help: ArgumentHelp("Replicas on one node at most.", valueName: "n"))
+    var maxPerNode: Int?
+
     @Option(help: ArgumentHelp("Processes and threads at most (default 4096).", valueName: "n"))
     var pids: Int64?
 
@@ -138,6 +155,15 @@ struct ServiceOptions: ParsableArguments {
         resources.cpuMillis = try cpu.map { try SizeParser.cpuMillis($0, flag: "--cpu") }
         resources.memoryBytes = try memory.map { try SizeParser.bytes($0, flag: "--memory") }
         if let pids { resources.pidsMax = pids }
+        resources.reservedCpuMillis = try reserveCpu.map { try SizeParser.cpuMillis($0, flag: "--reserve-cpu") }
+        resources.reservedMemoryBytes = try reserveMemory.map { try SizeParser.bytes($0, flag: "--reserve-memory") }
+        for text in constraint where PlacementConstraint(text) == nil {
+            throw CLIError.usage(
+                "--constraint `\(text)` is no constraint",
+                hint: "write --constraint 'node.labels.zone == eu'; there are node.id, node.hostname and node.role, too"
+            )
+        }
+        let placement = Placement(constraints: constraint, tolerations: toleration, maxReplicasPerNode: maxPerNode)
         let stop = try stopTimeout.map { try DurationParser.milliseconds($0, flag: "--stop-timeout") } ?? 10_000
         guard stop <= 3_600_000 else {
             throw CLIError.usage(
@@ -164,7 +190,8 @@ struct ServiceOptions: ParsableArguments {
             capabilitiesAdd: capAdd.map(Self.capability),
             capabilitiesDrop: capDrop.map(Self.capability),
             stopSignal: stopSignal.map(Self.signal),
-            stopTimeoutMilliseconds: Int(stop)
+            stopTimeoutMilliseconds: Int(stop),
+            placement: placement.isEmpty ? nil : placement
         )
     }
 

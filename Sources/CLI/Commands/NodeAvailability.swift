@@ -108,7 +108,7 @@ struct NodeDrain: AsyncParsableCommand {
                 let first = mine[0]
                 throw CLIError(
                     .timeout, "\(left) tasks are still on `\(view.value.name)`, \(first.id) of app `\(first.app)` among them",
-                    hint: "a task with a volume stays where its data is; `hivemind app info \(first.app)` says more")
+                    hint: "what each waits for: hivemind why node \(view.value.name)")
             }
             try await Task.sleep(for: .milliseconds(200))
         }

@@ -38,6 +38,7 @@ struct NodeInfo: AsyncParsableCommand {
         block.add("memory", "\(memory.0) of \(memory.1) promised")
         block.add("tasks", node.allocated.tasks)
         for (name, value) in node.labels.sorted(by: { $0.key < $1.key }) { block.add("label", "\(name)=\(value)") }
+        for taint in node.taints ?? [] { block.add("taint", taint) }
         block.add("index", node.appliedIndex)
         block.add("version", node.version)
         if let runtime = node.runtime { StatusCommand.add(runtime, to: &block) }

@@ -31,10 +31,10 @@ struct ImageCommand: ParsableCommand {
 
 struct NodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "node", abstract: "Look at the machines.", 
+        commandName: "node", abstract: "Look after the machines.",
         subcommands: [
-            NodeList.self, NodeInfo.self, NodeLabel.self, NodeCordon.self, NodeUncordon.self, NodeDrain.self,
-            NodeRemove.self,
+            NodeList.self, NodeInfo.self, NodeLabel.self, NodeTaint.self, NodeCordon.self, NodeUncordon.self,
+            NodeDrain.self, NodeRemove.self,
         ])
 }
 

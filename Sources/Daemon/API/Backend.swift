@@ -39,6 +39,8 @@ protocol Backend: Sendable {
     // Nodes and cluster
     func nodes() async throws -> ItemList<NodeView>
     func node(_ nameOrID: String) async throws -> NodeView
+    /// - Parameter kind: app, task or node.
+    func why(kind: String, name: String, namespace: String) async throws -> WhyView
     func status() async throws -> StatusView
     /// As this node knows it; never waits for another member.
     func cluster() async throws -> ClusterView

@@ -18,6 +18,13 @@ enum NodeRoutes {
                 request.names["id"] ?? "", try request.json(NodePatch.self))
             return try .json(node, index: await request.backend.appliedIndex())
         },
+        Route(.get, "/v1/why/{kind}/{id}", reads: .local) { request in
+            let index = await request.backend.appliedIndex()
+            let why = try await request.backend.why(
+                kind: request.names["kind"] ?? "", name: request.names["id"] ?? "",
+                namespace: try request.namespaceFilter() ?? ObjectKey.defaultNamespace)
+            return try .json(why, index: index)
+        },
         Route(.delete, "/v1/nodes/{id}") { request in
             APIReply(.noContent, index: try await request.backend.removeNode(request.names["id"] ?? ""))
         },

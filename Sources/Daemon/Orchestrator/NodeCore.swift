@@ -404,29 +404,23 @@ public struct NodeCore {
     private mutating func place(
         _ creations: [Rollout.Creation], now: Timestamp
     ) throws -> (tasks: [NewTask], refusal: Reason?) {
-        var scheduler = try state.read { state in
-            let nodes = try state.nodes()
-            var addresses: [NodeID: (used: Set<IPv4Address>, released: [IPv4Address: Timestamp])] = [:]
-            for node in nodes { addresses[node.id] = try state.addresses(in: node.subnet) }
-            var running: [Scheduler.ServiceKey: [NodeID: Int]] = [:]
-            for app in Set(creations.map(\.service.app)).sorted() {
-                for task in try state.tasks(app: app) where task.goal == .run && !task.status.state.isTerminal {
-                    running[Scheduler.ServiceKey(app: app, service: task.service), default: [:]][task.node, default: 0] += 1
+        // Copied and given back: the reads and the generator are both part of this value.
+        var random = random
+        let placed: (tasks: [NewTask], refusal: Reason?) = try state.read { state in
+            var scheduler = try ClusterPicture.scheduler(state, now: now)
+            var tasks: [NewTask] = []
+            var refusal: Reason?
+            for creation in creations {
+                let placed = try scheduler.place(creation.service, count: creation.count, using: &random) { node in
+                    try state.addresses(in: node.subnet)
                 }
+                tasks += placed.tasks
+                refusal = refusal ?? placed.refusal
             }
-            let volumes = Dictionary(
-                try state.volumes().compactMap { volume in volume.node.map { (volume.key, $0) } },
-                uniquingKeysWith: { first, _ in first })
-            return Scheduler(nodes: nodes, addresses: addresses, running: running, volumes: volumes, now: now)
+            return (tasks, refusal)
         }
-        var tasks: [NewTask] = []
-        var refusal: Reason?
-        for creation in creations {
-            let placed = scheduler.place(creation.service, count: creation.count, using: &random)
-            tasks += placed.tasks
-            refusal = refusal ?? placed.refusal
-        }
-        return (tasks, refusal)
+        self.random = random
+        return placed
     }
 
     private mutating func note(_ key: ObjectKey, _ refusal: Reason?, _ effects: inout [Effect]) {

@@ -4,81 +4,231 @@ public import Store
 
 /// Picks node and address for tasks to be created.
 ///
-/// Pure: nodes, what runs on them, addresses, time and generator are given.
+/// Pure: nodes, what runs on them, addresses, time and generator are given. Counters are kept up to date with each task
+/// placed, so that one picture serves for any number of them.
+/// - Complexity: per call one look at every node; per task one comparison with every node that fits.
 public struct Scheduler: Sendable {
-    /// A service of an app, as far as spreading goes.
-    public struct ServiceKey: Hashable, Sendable {
+    /// Tasks that are spread together. Those of earlier generations are on their way out and do not count.
+    public struct Generation: Hashable, Sendable {
         public var app: ObjectKey
         public var service: String
+        public var number: Int
 
-        public init(app: ObjectKey, service: String) {
+        public init(app: ObjectKey, service: String, number: Int) {
             self.app = app
             self.service = service
+            self.number = number
         }
     }
 
-    public var nodes: [NodeRow]
-    /// Per node: addresses in use and resting ones with the time they were given back.
-    public var addresses: [NodeID: (used: Set<IPv4Address>, released: [IPv4Address: Timestamp])]
-    /// Wanted tasks of each service, per node.
-    public var running: [ServiceKey: [NodeID: Int]]
+    /// What the tasks of a node that have not ended take of it.
+    public struct Load: Hashable, Sendable {
+        public var cpuMillis: Int
+        public var memoryBytes: Int64
+        public var tasks: Int
+
+        public init(cpuMillis: Int = 0, memoryBytes: Int64 = 0, tasks: Int = 0) {
+            self.cpuMillis = cpuMillis
+            self.memoryBytes = memoryBytes
+            self.tasks = tasks
+        }
+    }
+
+    /// Addresses of one node in use, and resting ones with the time they were given back.
+    public typealias Addresses = (used: Set<IPv4Address>, released: [IPv4Address: Timestamp])
+
+    /// Why one node does not take a task.
+    public struct Refusal: Hashable, Sendable {
+        public var node: NodeID
+        public var name: String
+        public var reason: Reason
+    }
+
+    public struct Placed: Sendable {
+        public var tasks: [NewTask] = []
+        /// Of every node, in the order of their names; empty when everything was placed.
+        public var refusals: [Refusal] = []
+        /// All of them in one sentence; nil when everything was placed.
+        public var refusal: Reason?
+    }
+
+    /// By id.
+    public let nodes: [NodeRow]
+    /// In the order of `nodes`, as are all lists here.
+    private var loads: [Load]
+    private let places: [NodeID: Int]
+    private let zones: [Int]
+    private let zoneCount: Int
+    /// Wanted tasks, per node.
+    private var running: [Generation: [Int: Int]]
     /// Where each volume lies; a volume without a node is bound by its first task.
-    public var volumes: [ObjectKey: NodeID]
-    public var now: Timestamp
+    private var volumes: [ObjectKey: NodeID]
+    /// Read when a task comes to a node for the first time.
+    private var addresses: [Int: Addresses] = [:]
+    private let now: Timestamp
 
     public init(
-        nodes: [NodeRow],
-        addresses: [NodeID: (used: Set<IPv4Address>, released: [IPv4Address: Timestamp])],
-        running: [ServiceKey: [NodeID: Int]] = [:], volumes: [ObjectKey: NodeID] = [:], now: Timestamp
+        nodes: [NodeRow], loads: [NodeID: Load] = [:], running: [Generation: [NodeID: Int]] = [:],
+        volumes: [ObjectKey: NodeID] = [:], now: Timestamp
     ) {
+        let nodes = nodes.sorted { $0.id < $1.id }
+        let places = Dictionary(zip(nodes.map(\.id), nodes.indices), uniquingKeysWith: { first, _ in first })
+        var numbers: [String: Int] = [:]
+        zones = nodes.map { node in
+            let zone = node.labels["zone"] ?? ""
+            let number = numbers[zone] ?? numbers.count
+            numbers[zone] = number
+            return number
+        }
+        zoneCount = numbers.count
         self.nodes = nodes
-        self.addresses = addresses
-        self.running = running
+        self.places = places
+        self.loads = nodes.map { loads[$0.id] ?? Load() }
+        self.running = running.mapValues { counts in
+            Dictionary(
+                counts.compactMap { node, count in places[node].map { ($0, count) } }, uniquingKeysWith: { $0 + $1 })
+        }
         self.volumes = volumes
         self.now = now
     }
 
-    /// Places up to `count` tasks; fewer when no node fits, with the reason, node by node.
+    /// A node as far as choosing goes.
+    private struct Candidate {
+        var place: Int
+        var zone: Int
+        var mine: Int
+        /// Thousandths of what it has, the scarcer of processor and memory.
+        var share: Int
+        var tasks: Int
+    }
+
+    /// Places up to `count` tasks; fewer when no node fits, with the reasons, node by node.
+    /// - Parameter read: addresses of a node; called once for a node that is to get a task.
     public mutating func place(
-        _ service: ServiceRow, count: Int, using random: inout some RandomNumberGenerator
-    ) -> (tasks: [NewTask], refusal: Reason?) {
-        var tasks: [NewTask] = []
-        let key = ServiceKey(app: service.app, service: service.name)
-        for _ in 0..<count {
-            var refusals: [(NodeRow, Reason)] = []
-            var fitting: [NodeRow] = []
-            for node in nodes {
-                if let reason = refusal(of: node, for: service) {
-                    refusals.append((node, reason))
-                } else {
-                    fitting.append(node)
-                }
+        _ service: ServiceRow, count: Int, using random: inout some RandomNumberGenerator,
+        addresses read: (NodeRow) throws -> Addresses
+    ) rethrows -> Placed {
+        let want = Want(service)
+        var placed = Placed()
+        var full: Set<Int> = []
+        var inZone = Array(repeating: 0, count: zoneCount)
+        for (place, count) in running[want.key] ?? [:] { inZone[zones[place]] += count }
+        var candidates = nodes.indices.filter { refusal(of: $0, want) == nil }.map { candidate($0, want) }
+        while placed.tasks.count < count {
+            guard let best = Self.best(candidates, inZone) else {
+                placed.refusals = nodes.indices.compactMap { place in
+                    let reason = refusal(of: place, want) ?? (full.contains(place) ? exhausted(nodes[place]) : nil)
+                    return reason.map { Refusal(node: nodes[place].id, name: nodes[place].name, reason: $0) }
+                }.sorted { $0.name < $1.name }
+                placed.refusal = PlacementRefusal.summary(placed.refusals)
+                return placed
             }
-            guard let (node, address) = choose(fitting, key) else {
-                return (tasks, Self.reason(refusals + fitting.map { ($0, exhausted($0)) }))
+            let place = candidates[best].place, node = nodes[place]
+            var known = try addresses[place] ?? read(node)
+            guard
+                let address = AddressPool.next(
+                    in: node.subnet, usable: AddressPool.containerOffsets(of: node.subnet), used: known.used,
+                    released: known.released, now: now)
+            else {
+                addresses[place] = known
+                full.insert(place)
+                candidates.remove(at: best)
+                continue
             }
-            addresses[node.id, default: ([], [:])].used.insert(address)
-            addresses[node.id]?.released[address] = nil
-            running[key, default: [:]][node.id, default: 0] += 1
-            for volume in Self.volumes(of: service) where volumes[volume] == nil { volumes[volume] = node.id }
-            tasks.append(
+            known.used.insert(address)
+            known.released[address] = nil
+            addresses[place] = known
+            placed.tasks.append(
                 NewTask(
                     id: TaskID(IdentifierMaker.make(using: &random)), app: service.app, service: service.name,
                     generation: service.generation, node: node.id, address: address))
+            let bindsVolume = take(place, want)
+            inZone[zones[place]] += 1
+            if bindsVolume { candidates.removeAll { $0.place != place } }
+            guard let own = candidates.firstIndex(where: { $0.place == place }) else { continue }
+            if refusal(of: place, want) == nil {
+                candidates[own] = candidate(place, want)
+            } else {
+                candidates.remove(at: own)
+            }
         }
-        return (tasks, nil)
+        return placed
+    }
+
+    /// What each node says to one more task of `service`: nil where it fits. In the order of the nodes' names.
+    public func verdicts(on service: ServiceRow) -> [(node: NodeRow, reason: Reason?)] {
+        let want = Want(service)
+        return nodes.indices.map { (nodes[$0], refusal(of: $0, want)) }.sorted { $0.node.name < $1.node.name }
+    }
+
+    // MARK: - Choosing
+
+    /// Evenly over zones, then over nodes; then where most is left, then fewest tasks at all. First by id of equals.
+    private static func best(_ candidates: [Candidate], _ inZone: [Int]) -> Int? {
+        guard var best = candidates.indices.first else { return nil }
+        for index in candidates.indices.dropFirst() {
+            let one = candidates[index], other = candidates[best]
+            if (inZone[one.zone], one.mine, one.share, one.tasks)
+                < (inZone[other.zone], other.mine, other.share, other.tasks)
+            {
+                best = index
+            }
+        }
+        return best
+    }
+
+    private func candidate(_ place: Int, _ want: Want) -> Candidate {
+        let node = nodes[place], load = loads[place]
+        let cpu = node.cpuMillis > 0 ? load.cpuMillis * 1000 / node.cpuMillis : 0
+        let memory = node.memoryBytes > 0 ? Int(load.memoryBytes / max(1, node.memoryBytes / 1000)) : 0
+        return Candidate(
+            place: place, zone: zones[place], mine: running[want.key]?[place] ?? 0, share: max(cpu, memory),
+            tasks: load.tasks)
+    }
+
+    /// - Returns: whether a volume was bound, so that only this node is left.
+    private mutating func take(_ place: Int, _ want: Want) -> Bool {
+        loads[place].cpuMillis += want.cpuMillis
+        loads[place].memoryBytes += want.memoryBytes
+        loads[place].tasks += 1
+        running[want.key, default: [:]][place, default: 0] += 1
+        var bound = false
+        for volume in want.volumes where volumes[volume] == nil {
+            volumes[volume] = nodes[place].id
+            bound = true
+        }
+        return bound
     }
 
     // MARK: - Which nodes fit
 
-    private static func volumes(of service: ServiceRow) -> [ObjectKey] {
-        service.spec.mounts.compactMap { mount in
-            guard case .volume(let name) = mount.source else { return nil }
-            return ObjectKey(namespace: service.app.namespace, name: name)
+    /// What a task of a service asks of its node, read once.
+    private struct Want {
+        var key: Generation
+        var cpuMillis: Int
+        var memoryBytes: Int64
+        var volumes: [ObjectKey]
+        var constraints: [PlacementConstraint]
+        var tolerations: Set<String>
+        var maxPerNode: Int?
+
+        init(_ service: ServiceRow) {
+            key = Generation(app: service.app, service: service.name, number: service.generation)
+            cpuMillis = service.spec.resources.reservedCpuMillis ?? 0
+            memoryBytes = service.spec.resources.reservedMemoryBytes ?? 0
+            volumes = service.spec.mounts.compactMap { mount in
+                guard case .volume(let name) = mount.source else { return nil }
+                return ObjectKey(namespace: service.app.namespace, name: name)
+            }
+            constraints = (service.spec.placement?.constraints ?? []).compactMap { PlacementConstraint($0) }
+            tolerations = Set(service.spec.placement?.tolerations ?? [])
+            maxPerNode = service.spec.placement?.maxReplicasPerNode
         }
     }
 
-    private func refusal(of node: NodeRow, for service: ServiceRow) -> Reason? {
+    /// The first thing that keeps a task away, in a fixed order: what people can change least comes first.
+    private func refusal(of place: Int, _ want: Want) -> Reason? {
+        let node = nodes[place], load = loads[place]
         switch node.liveness {
         case .ready: break
         case .suspect: return Reason(.nodeDown, "does not answer right now")
@@ -89,53 +239,60 @@ public struct Scheduler: Sendable {
         case .cordoned: return Reason(.nodeCordoned, "is cordoned", hint: "hivemind node uncordon \(node.name)")
         case .drained: return Reason(.nodeCordoned, "is drained", hint: "hivemind node uncordon \(node.name)")
         }
-        for volume in Self.volumes(of: service) {
-            guard let place = volumes[volume], place != node.id else { continue }
-            let name = nodes.first { $0.id == place }?.name ?? place.raw
+        for constraint in want.constraints where !Self.holds(constraint, node) {
+            let hint: String? =
+                if case .label(let label) = constraint.field, constraint.isEqual {
+                    "hivemind node label \(node.name) \(label)=\(constraint.value)"
+                } else {
+                    nil
+                }
+            return Reason(.constraintUnmet, "does not meet `\(constraint)`", hint: hint)
+        }
+        if let taint = node.taints.first(where: { !want.tolerations.contains($0) }) {
+            return Reason(
+                .nodeTainted, "has the taint `\(taint)`",
+                hint:
+                    "let the service tolerate it (--toleration \(taint)), or: hivemind node taint \(node.name) \(taint)-"
+            )
+        }
+        for volume in want.volumes {
+            guard let home = volumes[volume], home != node.id else { continue }
+            let name = places[home].map { nodes[$0].name } ?? home.raw
             return Reason(.volumeElsewhere, "volume `\(volume.name)` is on `\(name)`")
+        }
+        if let most = want.maxPerNode, running[want.key]?[place] ?? 0 >= most {
+            return Reason(
+                .replicasPerNode, "has \(most) of it already, the most it may have",
+                hint: "raise --max-per-node, or add a node")
+        }
+        if want.cpuMillis > 0, want.cpuMillis > node.cpuMillis - load.cpuMillis {
+            return PlacementRefusal.cpu(want: want.cpuMillis, free: node.cpuMillis - load.cpuMillis, of: node.cpuMillis)
+        }
+        if want.memoryBytes > 0, want.memoryBytes > node.memoryBytes - load.memoryBytes {
+            return PlacementRefusal.memory(
+                want: want.memoryBytes, free: node.memoryBytes - load.memoryBytes, of: node.memoryBytes)
         }
         return nil
     }
 
-    /// Evenly over zones, then over nodes: fewest tasks of this service first, then fewest tasks at all.
-    private func choose(_ fitting: [NodeRow], _ key: ServiceKey) -> (NodeRow, IPv4Address)? {
-        let mine = running[key] ?? [:]
-        var zones: [String: Int] = [:]
-        for node in nodes { zones[node.labels["zone"] ?? "", default: 0] += mine[node.id] ?? 0 }
-        func rank(_ node: NodeRow) -> (Int, Int, Int, NodeID) {
-            (
-                zones[node.labels["zone"] ?? ""] ?? 0, mine[node.id] ?? 0, addresses[node.id]?.used.count ?? 0, node.id
-            )
-        }
-        for node in fitting.sorted(by: { rank($0) < rank($1) }) {
-            let known = addresses[node.id] ?? ([], [:])
-            if let address = AddressPool.next(
-                in: node.subnet, usable: AddressPool.containerOffsets(of: node.subnet), used: known.used,
-                released: known.released, now: now)
-            {
-                return (node, address)
+    private static func holds(_ constraint: PlacementConstraint, _ node: NodeRow) -> Bool {
+        let value = constraint.value
+        let equal =
+            switch constraint.field {
+            case .id: node.id.raw == value
+            case .hostname: node.name == value
+            case .role:
+                // Compose files know two kinds of nodes.
+                node.role.rawValue == value || value == (node.role == .voter ? "manager" : "worker")
+            case .label(let label): node.labels[label] == value
             }
-        }
-        return nil
+        return equal == constraint.isEqual
     }
 
     private func exhausted(_ node: NodeRow) -> Reason {
         Reason(
-            .addressExhausted, "none of \(AddressPool.containerOffsets(of: node.subnet).count) container addresses is free",
+            .addressExhausted,
+            "none of \(AddressPool.containerOffsets(of: node.subnet).count) container addresses is free",
             hint: "addresses given back rest for \(AddressPool.restMilliseconds / 1000) s; else scale something down")
-    }
-
-    /// One sentence of all nodes; its code is that of the only kind of refusal, else `no_node`.
-    private static func reason(_ refusals: [(NodeRow, Reason)]) -> Reason {
-        guard let first = refusals.first else { return Reason(.noNode, "there is no node") }
-        let kinds = Set(refusals.map(\.1.code))
-        if refusals.count == 1 {
-            return Reason(first.1.code, "node `\(first.0.name)`: \(first.1.message)", hint: first.1.hint)
-        }
-        let shown = refusals.prefix(8).map { "`\($0.0.name)`: \($0.1.message)" }.joined(separator: "; ")
-        let rest = refusals.count > 8 ? "; and \(refusals.count - 8) more" : ""
-        return Reason(
-            kinds.count == 1 ? first.1.code : .noNode, "none of \(refusals.count) nodes fits: \(shown)\(rest)",
-            hint: refusals.lazy.compactMap(\.1.hint).first)
     }
 }

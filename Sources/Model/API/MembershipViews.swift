@@ -75,11 +75,18 @@ public struct NodePatch: Hashable, Codable, Sendable {
     public var role: String?
     /// Set; null takes a label away.
     public var labels: [String: String?]?
+    public var addTaints: [String]?
+    public var removeTaints: [String]?
 
-    public init(availability: String? = nil, role: String? = nil, labels: [String: String?]? = nil) {
+    public init(
+        availability: String? = nil, role: String? = nil, labels: [String: String?]? = nil,
+        addTaints: [String]? = nil, removeTaints: [String]? = nil
+    ) {
         self.availability = availability
         self.role = role
         self.labels = labels
+        self.addTaints = addTaints
+        self.removeTaints = removeTaints
     }
 }
 

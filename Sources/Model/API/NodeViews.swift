@@ -13,6 +13,8 @@ public struct NodeView: Hashable, Codable, Sendable {
     public var leader: Bool
     public var subnet: IPv4Subnet
     public var labels: [String: String]
+    /// Left out when there are none.
+    public var taints: [String]?
     public var capacity: NodeResources
     public var allocated: NodeResources
     public var appliedIndex: UInt64
@@ -22,7 +24,7 @@ public struct NodeView: Hashable, Codable, Sendable {
     public init(
         id: NodeID, name: String, address: String, state: String, role: String, leader: Bool, subnet: IPv4Subnet,
         labels: [String: String], capacity: NodeResources, allocated: NodeResources, appliedIndex: UInt64,
-        version: String, runtime: RuntimeInfo?
+        version: String, runtime: RuntimeInfo?, taints: [String]? = nil
     ) {
         self.id = id
         self.name = name
@@ -32,6 +34,7 @@ public struct NodeView: Hashable, Codable, Sendable {
         self.leader = leader
         self.subnet = subnet
         self.labels = labels
+        self.taints = taints
         self.capacity = capacity
         self.allocated = allocated
         self.appliedIndex = appliedIndex

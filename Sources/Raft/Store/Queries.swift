@@ -153,13 +153,43 @@ public struct StateView {
             version: row.index("version"))
     }
 
+    /// How many tasks of each generation of each service every node has that have not ended.
+    public func taskCounts() throws -> [TaskCountRow] {
+        try db.rows(
+            """
+            SELECT node, namespace, app, service, generation, count(*) AS living, sum(goal = 'run') AS wanted
+            FROM tasks WHERE state NOT IN ('stopped', 'failed')
+            GROUP BY node, namespace, app, service, generation ORDER BY node, namespace, app, service, generation
+            """
+        ).map(TaskCountRow.init)
+    }
+
+    /// What tasks of each generation have set aside for them; those without are left out.
+    public func reservations() throws -> [ReservationRow] {
+        try db.rows(
+            """
+            SELECT namespace, app, service, generation,
+                coalesce(json_extract(spec, '$.resources.reserved_cpu_millis'), 0) AS cpu_millis,
+                coalesce(json_extract(spec, '$.resources.reserved_memory_bytes'), 0) AS memory_bytes
+            FROM specs WHERE cpu_millis > 0 OR memory_bytes > 0 ORDER BY namespace, app, service, generation
+            """
+        ).map(ReservationRow.init)
+    }
+
     /// Addresses in use and resting, for placement.
     public func addresses(
         in subnet: IPv4Subnet
     ) throws -> (used: Set<IPv4Address>, released: [IPv4Address: Timestamp]) {
         var used: Set<IPv4Address> = []
         var released: [IPv4Address: Timestamp] = [:]
-        for row in try db.rows("SELECT address, released_at FROM addresses WHERE kind = 'task' ORDER BY address") {
+        // Text of a /24 begins alike, so that the key finds it; `/` follows `.`.
+        let stem = subnet.prefix == 24 ? String(subnet.network.description.dropLast()) : ""
+        let rows = try db.rows(
+            """
+            SELECT address, released_at FROM addresses
+            WHERE kind = 'task' AND address >= ? AND address < ? ORDER BY address
+            """, stem.isEmpty ? ["", ":"] : [stem, "\(stem.dropLast())/"])
+        for row in rows {
             guard let address = IPv4Address(row.text("address")), subnet.contains(address) else { continue }
             if let at = row.optionalTime("released_at") { released[address] = at } else { used.insert(address) }
         }

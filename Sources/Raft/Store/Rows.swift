@@ -176,6 +176,20 @@ public struct ServiceRow: Hashable, Sendable {
     public var version: UInt64
     /// Of the current generation.
     public var spec: ServiceSpec
+
+    public init(
+        app: ObjectKey, name: String, replicas: Int, generation: Int, vip: IPv4Address? = nil, removed: Bool = false,
+        version: UInt64 = 0, spec: ServiceSpec
+    ) {
+        self.app = app
+        self.name = name
+        self.replicas = replicas
+        self.generation = generation
+        self.vip = vip
+        self.removed = removed
+        self.version = version
+        self.spec = spec
+    }
 }
 
 public struct RolloutRow: Hashable, Sendable {
@@ -229,6 +243,43 @@ public struct PortRow: Hashable, Sendable {
     public var port: PublishedPort
     public var app: ObjectKey
     public var service: String
+}
+
+/// Tasks of one generation of a service on one node that have not ended.
+public struct TaskCountRow: Hashable, Sendable {
+    public var node: NodeID
+    public var app: ObjectKey
+    public var service: String
+    public var generation: Int
+    public var living: Int
+    /// Of these, how many are to run on.
+    public var wanted: Int
+
+    init(row: Row) {
+        node = NodeID(row.text("node"))
+        app = ObjectKey(namespace: row.text("namespace"), name: row.text("app"))
+        service = row.text("service")
+        generation = row.integer("generation")
+        living = row.integer("living")
+        wanted = row.integer("wanted")
+    }
+}
+
+/// What one task of a generation has set aside for it.
+public struct ReservationRow: Hashable, Sendable {
+    public var app: ObjectKey
+    public var service: String
+    public var generation: Int
+    public var cpuMillis: Int
+    public var memoryBytes: Int64
+
+    init(row: Row) {
+        app = ObjectKey(namespace: row.text("namespace"), name: row.text("app"))
+        service = row.text("service")
+        generation = row.integer("generation")
+        cpuMillis = row.integer("cpu_millis")
+        memoryBytes = row["memory_bytes"]
+    }
 }
 
 // MARK: - From SQL
