@@ -216,6 +216,36 @@ extension NodeBackend {
         return core.proposals.appliedIndex
     }
 
+    // MARK: - What is said about a node
+
+    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
+        let node = try await nodeRow(nameOrID)
+        var change = SetNode(node: node.id, labels: patch.labels ?? [:])
+        if let text = patch.availability {
+            guard let availability = NodeRow.Availability(rawValue: text) else {
+                throw Problem(.badRequest, "`\(text)` is no availability", hint: "active, cordoned or drained")
+            }
+            change.availability = availability
+        }
+        if let text = patch.role {
+            guard let pin = NodeRow.Pin(rawValue: text) else {
+                throw Problem(.badRequest, "`\(text)` is no role", hint: "auto, voter or observer")
+            }
+            change.pin = pin
+        }
+        try Validation.node(patch)
+        guard Set(node.labels.keys).union(change.labels.keys).count <= Validation.nodeLabelsMax else {
+            throw Problem(.badRequest, "`\(node.name)` would have more than \(Validation.nodeLabelsMax) labels")
+        }
+        (change.addTaints, change.removeTaints) = (patch.addTaints ?? [], patch.removeTaints ?? [])
+        guard Set(node.taints).union(change.addTaints).count <= Validation.nodeTaintsMax else {
+            throw Problem(.badRequest, "`\(node.name)` would have more than \(Validation.nodeTaintsMax) taints")
+        }
+        let applied = try await core.propose(.setNode(change), deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        return try await self.node(node.id.raw)
+    }
+
     func nodeRow(_ nameOrID: String) async throws -> NodeRow {
         guard
             let node = try await state.read({ try $0.nodes() }).first(where: {

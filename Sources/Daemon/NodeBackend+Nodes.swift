@@ -3,40 +3,8 @@ internal import Model
 internal import Orchestrator
 internal import Store
 
-/// What people want of the nodes, and why things are where they are.
+/// Why things are where they are, or are not.
 extension NodeBackend {
-    func patchNode(_ nameOrID: String, _ request: PatchNodeRequest) async throws -> Written<NodeView> {
-        try Validation.node(request)
-        var availability: NodeRow.Availability?
-        if let text = request.availability {
-            availability = NodeRow.Availability(rawValue: text)
-            guard availability != nil else {
-                throw Problem(
-                    .badRequest, "availability: \(Validation.shown(text)) is none of active, cordoned, drained")
-            }
-        }
-        let node = try await nodeRow(nameOrID)
-        let labels = node.labels.merging(
-            (request.labels ?? [:]).compactMapValues { $0 }, uniquingKeysWith: { _, new in new })
-        let taints = Set(node.taints).union(request.addTaints ?? [])
-        guard labels.count <= Validation.nodeLabelsMax, taints.count <= Validation.nodeTaintsMax else {
-            throw Problem(
-                .badRequest,
-                "node `\(node.name)` would have \(labels.count) labels and \(taints.count) taints, more than "
-                    + "\(Validation.nodeLabelsMax) and \(Validation.nodeTaintsMax)", hint: "take some away first")
-        }
-        let applied = try await core.propose(
-            .setNode(
-                SetNode(
-                    node: node.id, availability: availability, labels: request.labels ?? [:],
-                    addTaints: request.addTaints ?? [], removeTaints: request.removeTaints ?? [])),
-            request: RequestIdentity.current, deadline: Self.writeDeadline)
-        if case .refused(let problem) = applied.outcome { throw problem }
-        return Written(value: try await self.node(node.id.raw), created: false, index: applied.version)
-    }
-
-    // MARK: - Why
-
     func why(kind: String, name: String, namespace: String) async throws -> WhyView {
         switch kind {
         case "app": return try await whyApp(ObjectKey(namespace: namespace, name: name))

@@ -218,7 +218,7 @@ final class FakeBackend: Backend {
     func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
     func nodes() async throws -> ItemList<NodeView> { ItemList(items: [], index: 9) }
     func node(_ nameOrID: String) async throws -> NodeView { throw Problem(.notFound, "no node `\(nameOrID)`") }
-    func patchNode(_ nameOrID: String, _ request: PatchNodeRequest) async throws -> Written<NodeView> {
+    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
         throw Problem(.notFound, "no node `\(nameOrID)`")
     }
     func why(kind: String, name: String, namespace: String) async throws -> WhyView {

@@ -128,11 +128,13 @@ import Testing
 
     /// Mounts below `path`, wherever a rename took them.
     private func unmountAll(_ path: String) async throws {
-        let mounts = try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)
-        for line in mounts.split(separator: "\n") {
-            let fields = line.split(separator: " ")
-            guard fields.count > 4, fields[4].hasPrefix(path + "/") else { continue }
-            try await Shell.run(["umount", "-l", String(fields[4])]).checked()
+        // A removal that is still under way may move one between a look and the unmounting.
+        try await eventually("nothing is mounted any more") {
+            let mounts = try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)
+            let places = mounts.split(separator: "\n").map { $0.split(separator: " ") }
+                .filter { $0.count > 4 && $0[4].hasPrefix(path + "/") }.map { String($0[4]) }
+            for place in places { try await Shell.run(["umount", "-l", place]).checked() }
+            return places.isEmpty
         }
     }
 }

@@ -39,7 +39,6 @@ protocol Backend: Sendable {
     // Nodes and cluster
     func nodes() async throws -> ItemList<NodeView>
     func node(_ nameOrID: String) async throws -> NodeView
-    func patchNode(_ nameOrID: String, _ request: PatchNodeRequest) async throws -> Written<NodeView>
     /// - Parameter kind: app, task or node.
     func why(kind: String, name: String, namespace: String) async throws -> WhyView
     func status() async throws -> StatusView
@@ -65,6 +64,7 @@ protocol Backend: Sendable {
     func joinTokens() async throws -> ItemList<JoinTokenView>
     func revokeJoinToken(_ id: String) async throws -> UInt64
     func removeNode(_ nameOrID: String) async throws -> UInt64
+    func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>

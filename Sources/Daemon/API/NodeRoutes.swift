@@ -14,9 +14,9 @@ enum NodeRoutes {
             return try .json(try await request.backend.node(request.names["id"] ?? ""), index: index)
         },
         Route(.patch, "/v1/nodes/{id}", body: .json) { request in
-            let written = try await request.backend.patchNode(
-                request.names["id"] ?? "", try request.json(PatchNodeRequest.self))
-            return try .json(written.value, index: written.index)
+            let node = try await request.backend.patchNode(
+                request.names["id"] ?? "", try request.json(NodePatch.self))
+            return try .json(node, index: await request.backend.appliedIndex())
         },
         Route(.get, "/v1/why/{kind}/{id}", reads: .local) { request in
             let index = await request.backend.appliedIndex()

@@ -67,6 +67,29 @@ public struct ClusterJoinView: Hashable, Codable, Sendable {
     }
 }
 
+/// `PATCH /v1/nodes/{name}`: absent fields stay as they are.
+public struct NodePatch: Hashable, Codable, Sendable {
+    /// active, cordoned (no new tasks) or drained (no tasks).
+    public var availability: String?
+    /// auto, voter or observer.
+    public var role: String?
+    /// Set; null takes a label away.
+    public var labels: [String: String?]?
+    public var addTaints: [String]?
+    public var removeTaints: [String]?
+
+    public init(
+        availability: String? = nil, role: String? = nil, labels: [String: String?]? = nil,
+        addTaints: [String]? = nil, removeTaints: [String]? = nil
+    ) {
+        self.availability = availability
+        self.role = role
+        self.labels = labels
+        self.addTaints = addTaints
+        self.removeTaints = removeTaints
+    }
+}
+
 /// `POST /v1/cluster/tokens`.
 public struct JoinTokenRequest: Hashable, Codable, Sendable {
     /// voter or observer; nil leaves it to the cluster.

@@ -1,25 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// `PATCH /v1/nodes/{name}`: what is left out stays as it is.
-public struct PatchNodeRequest: Hashable, Codable, Sendable {
-    /// active, cordoned (no new tasks) or drained (no tasks).
-    public var availability: String?
-    /// Set; null takes one away.
-    public var labels: [String: String?]?
-    public var addTaints: [String]?
-    public var removeTaints: [String]?
-
-    public init(
-        availability: String? = nil, labels: [String: String?]? = nil, addTaints: [String]? = nil,
-        removeTaints: [String]? = nil
-    ) {
-        self.availability = availability
-        self.labels = labels
-        self.addTaints = addTaints
-        self.removeTaints = removeTaints
-    }
-}
-
 /// `GET /v1/why/{kind}/{name}`: why something is as it is.
 public struct WhyView: Hashable, Codable, Sendable {
     public struct Item: Hashable, Codable, Sendable {
@@ -50,11 +30,11 @@ public struct WhyView: Hashable, Codable, Sendable {
 }
 
 extension Validation {
-    public static let nodeLabelsMax = 100
+    public static let nodeLabelsMax = 64
     public static let nodeTaintsMax = 50
 
     /// Labels and taints that a node may carry.
-    public static func node(_ request: PatchNodeRequest) throws(Problem) {
+    public static func node(_ request: NodePatch) throws(Problem) {
         var faults = SpecFaults()
         let labels = request.labels ?? [:], taints = (request.addTaints ?? []) + (request.removeTaints ?? [])
         if labels.count > nodeLabelsMax {
