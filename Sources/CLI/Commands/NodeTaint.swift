@@ -22,11 +22,13 @@ struct NodeTaint: AsyncParsableCommand {
     func run() async throws {
         let gone = taints.filter { $0.hasSuffix("-") && $0.count > 1 }.map { String($0.dropLast()) }
         let new = taints.filter { !$0.hasSuffix("-") || $0.count == 1 }
-        let change = PatchNodeRequest(addTaints: new, removeTaints: gone)
-        let view = try await NodeChange.apply(change, to: node, global) { node in
-            let all = node.taints ?? []
-            return
-                "node `\(node.name)` has \(all.isEmpty ? "no taints" : "the taints \(all.joined(separator: ", "))")\n"
+        let output = try global.result()
+        let view: Answer<NodeView> = try await global.client().send(
+            "PATCH", "/v1/nodes/\(Client.escape(node))", body: NodePatch(addTaints: new, removeTaints: gone))
+        try output.show(json: view.body, names: [view.value.name]) { _ in
+            let all = view.value.taints ?? []
+            return "node `\(view.value.name)` has "
+                + (all.isEmpty ? "no taints\n" : "the taints \(all.joined(separator: ", "))\n")
         }
         output.next("node info \(view.value.name)")
     }
