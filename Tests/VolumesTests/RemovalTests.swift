@@ -130,11 +130,18 @@ import Testing
     private func unmountAll(_ path: String) async throws {
         // A removal that is still under way may move one between a look and the unmounting.
         try await eventually("nothing is mounted any more") {
-            let mounts = try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8)
-            let places = mounts.split(separator: "\n").map { $0.split(separator: " ") }
-                .filter { $0.count > 4 && $0[4].hasPrefix(path + "/") }.map { String($0[4]) }
+            let places = try self.mounts(below: path)
             for place in places { try await Shell.run(["umount", "-l", place]).checked() }
             return places.isEmpty
+        }
+    }
+
+    private func mounts(below path: String) throws -> [String] {
+        let lines = try String(contentsOfFile: "/proc/self/mountinfo", encoding: .utf8).split(separator: "\n")
+        return lines.compactMap { line -> String? in
+            let fields = line.split(separator: " ")
+            guard fields.count > 4, fields[4].hasPrefix(path + "/") else { return nil }
+            return String(fields[4])
         }
     }
 }
