@@ -168,13 +168,13 @@ extension NodeBackend {
         func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) } }
         let (authorities, nodes) = try await state.read { (try $0.authorities(), try $0.nodes()) }
         // This node first, then some that can stand in for it.
-        let addresses = nodes.filter { !$0.apiAddress.isEmpty && $0.liveness != .down }
-            .sorted { ($0.id == identity.id ? 0 : 1, $0.member) < ($1.id == identity.id ? 0 : 1, $1.member) }
-            .prefix(JoinToken.addressesMax).map(\.apiAddress)
+        let own = membership.cluster?.api.map { ["\($0)"] } ?? []
+        let others = nodes.filter { !$0.apiAddress.isEmpty && $0.liveness != .down && $0.id != identity.id }
+            .sorted { $0.member < $1.member }.map(\.apiAddress)
         guard let digest = authorities.first.flatMap({ Self.bytes(hex: $0.id) }),
             let token = JoinToken(
                 identity: bytes(JoinToken.identityBytes), secret: bytes(JoinToken.secretBytes), digest: digest,
-                addresses: addresses)
+                addresses: Array((own + others).prefix(JoinToken.addressesMax)))
         else { throw Problem(.noLeader, "the cluster has no authority or address yet", hint: "try again in a moment") }
         let now = Clock.now()
         let row = JoinTokenRow(

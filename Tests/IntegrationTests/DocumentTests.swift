@@ -51,5 +51,25 @@ extension BlackBox {
                 #expect(try await daemon.json("volume", "ls").items.isEmpty, "\(path) leaves volumes behind")
             }
         }
+
+        @Test func `every command of the first cluster works, on this machine as it is`() async throws {
+            let document = try Document("docs/tutorials/first-cluster.md")
+            try await withTemporaryDirectory("docs") { directory in
+                try await Shell.run(["ln", "-s", Repository.script(""), directory.file("scripts")]).checked()
+                let programs = Repository.binary.split(separator: "/").dropLast().joined(separator: "/")
+                let clean = "trap 'hivemind dev cluster down >/dev/null 2>&1 || true' EXIT\n"
+                let output = try await Shell.run(
+                    ["bash", "-euxo", "pipefail", "-c", "PATH=/\(programs):$PATH\n" + clean + document.script],
+                    directory: directory.path, timeout: .seconds(300))
+                #expect(output.succeeded, "\(output.stderr)\n\(output.stdout)")
+                #expect(output.stdout.components(of: "hello 1.0 from") == 3, "each node answers: \(output.stdout)")
+                let left = try await Shell.run(["sh", "-c", "ip netns list; ip -br link; ls -d /var/lib/hivemind-dev"])
+                #expect(!left.stdout.contains("hivedev") && !left.stdout.contains("hivemind-dev"), "\(left.stdout)")
+            }
+        }
     }
+}
+
+extension String {
+    fileprivate func components(of part: String) -> Int { ranges(of: part).count }
 }

@@ -51,6 +51,7 @@ public struct TestDevCluster: Sendable {
                 directory.file("dev"), "--prefix", Self.prefix(directory), "--network", "198.18.\(number)", "-o",
                 "json",
             ], timeout: .seconds(120))
+        if !made.succeeded { directory.remove() }
         let view = try JSONValue(parsing: made.checked().stdout)
         let place = directory.file("dev")
         nodes = view["nodes"].array.enumerated().map { index, node in
