@@ -189,15 +189,24 @@ final class NodeBackend: Backend {
                     hint: "`hivemind ps \(key.name) --all` lists them")
             }
         }
+        // Logs stay on the node that has them: rather say so than show nothing.
+        let elsewhere = tasks.filter { $0.node != identity.id }
+        tasks.removeAll { $0.node != identity.id }
+        if let first = elsewhere.first, tasks.isEmpty {
+            let name = try await state.read({ try $0.node(first.node) })?.name ?? first.node.raw
+            throw Problem(
+                .conflict, "the log of task \(first.id) is on node `\(name)`, not on `\(identity.name)`",
+                hint: "ask the daemon of `\(name)`; `hivemind ps \(key.name)` shows where each task runs")
+        }
         let queries = tasks.map { task in
             (task.service, LogQuery(task: task.id, tail: filter.tail, since: filter.since, follow: filter.follow))
         }
         // Tasks that replace these are followed, too; of them everything is new.
-        let later: @Sendable () async throws -> [(service: String, query: LogQuery)]? = { [state] in
+        let later: @Sendable () async throws -> [(service: String, query: LogQuery)]? = { [state, own = identity.id] in
             try await state.read { view -> [(service: String, query: LogQuery)]? in
                 guard try view.app(key) != nil else { return nil }
                 return try view.tasks(app: key)
-                    .filter { filter.service == nil || $0.service == filter.service }
+                    .filter { $0.node == own && (filter.service == nil || $0.service == filter.service) }
                     .map { ($0.service, LogQuery(task: $0.id, since: filter.since, follow: true)) }
             }
         }

@@ -245,6 +245,8 @@ extension Cluster {
         let attempt = options.tick * UInt64(options.electionTicks) * 5
         plan(.load(until: now + 5 * attempt), after: 1)
         for _ in 0..<5 where transferred == before {
+            // One that was asked for before may be on its way, so that nobody leads for a moment.
+            try advance(limit: now + attempt, until: { self.leading?.raft?.isReady == true })
             guard let leader = leading else { continue }
             feed(leader, .transfer(token: leader.token(), to: nil))
             try advance(limit: now + attempt, until: { self.transferred > before })

@@ -16,6 +16,7 @@ enum KnownSeeds {
         (21025, "a power cut brought back a state older than an installed snapshot"),
         (21547, "a member was lost while another was about to be removed"),
         (41395, "a log was cut while a snapshot from below the cut was on its way into force"),
+        (80133, "a transfer that was on its way counted for five that came to nothing"),
         (756, "a read round needed fewer voters than it had asked"),
     ]
 }

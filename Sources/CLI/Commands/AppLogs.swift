@@ -45,6 +45,11 @@ struct AppLogs: AsyncParsableCommand {
             let tasks: Answer<ItemList<TaskView>> = try await client.get("/v1/tasks", [("app", name), ("all", "true")])
             let shown = tasks.value.items.filter { service == nil || $0.service == service }
             writer.isPrefixed = shown.count > 1
+            if Set(shown.map(\.node)).count > 1 {
+                let own = try await client.get("/v1/status", as: StatusView.self).value.node
+                let others = Set(shown.map(\.node)).subtracting([own]).sorted()
+                terminal.note("note: tasks on \(others.joined(separator: ", ")) are not shown, their logs are there")
+            }
         }
         let query: [(String, String?)] = [
             ("follow", follow ? "true" : nil), ("tail", tail.map { String($0) }), ("since", from?.description),
