@@ -100,9 +100,12 @@ extension NodeBackend {
             throw Problem(.noLeader, "this node has not taken its place yet", hint: "try again in a moment")
         }
         let own = try CertificateRequest(name: identity.name)
+        // Of each attempt its own: an id is used once, also by one whose answer was lost.
+        var generator = SystemRandomNumberGenerator()
+        let id = NodeID(IdentifierMaker.make(using: &generator))
         let welcome = try await Joining(token: token).apply(
             JoinApplication(
-                tokenId: "", secret: "", node: identity.id, name: identity.name, address: place.advertise,
+                tokenId: "", secret: "", node: id, name: identity.name, address: place.advertise,
                 peerAddress: "\(PeerAddress(host: place.advertise, port: place.peerPort))",
                 apiAddress: "\(PeerAddress(host: place.advertise, port: place.apiPort))", pin: pin.rawValue,
                 cpuMillis: row.cpuMillis, memoryBytes: row.memoryBytes, version: BuildInfo.version,
@@ -113,7 +116,7 @@ extension NodeBackend {
         try Turn(
             kind: .join,
             node: NodeFile(
-                id: identity.id, name: identity.name, clusterId: welcome.clusterId, memberId: welcome.member,
+                id: id, name: identity.name, clusterId: welcome.clusterId, memberId: welcome.member,
                 place: place)
         ).write(membership.dataDirectory)
         log.notice(

@@ -8,7 +8,7 @@ internal import Store
 enum LeaderCall: Codable, Sendable {
     /// For a machine that knocked here.
     case admit(JoinApplication)
-    /// The sender votes, or may have to: what opens the cluster's secrets.
+    /// The sender votes: what opens the cluster's secrets.
     case clusterKey
     /// A new certificate for the sender's request, PEM.
     case renew(request: String)
@@ -21,7 +21,6 @@ enum LeaderCall: Codable, Sendable {
 /// What a node says once a second.
 struct NodeReport: Codable, Sendable {
     var node: NodeID
-    var appliedIndex: UInt64
 }
 
 /// What came of a call: a problem, or the body its kind has.

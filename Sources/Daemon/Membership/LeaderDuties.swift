@@ -75,7 +75,7 @@ final class LeaderDuties: Service {
         switch call {
         case .admit(let application): return LeaderAnswer(welcome: try await admit(application))
         case .clusterKey:
-            guard core.status.consensus.configuration?.membership.contains(member) == true, let key = files.clusterKey()
+            guard core.status.consensus.configuration?.membership.isVoter(member) == true, let key = files.clusterKey()
             else { throw Problem(.forbidden, "member \(member) does not vote, or this leader has no key") }
             return LeaderAnswer(key: Base32.text(key.bytes))
         case .renew(let request):

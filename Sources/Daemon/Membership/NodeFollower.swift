@@ -92,7 +92,7 @@ final class NodeFollower: Service {
                         metadata: ["node": "\(node.node)", "reason": "\(node.reason.message)"])
                 }
                 refused = refusedNow
-                if membership.contains(cluster.own.id) { await fetchKey() }
+                if membership.isVoter(cluster.own.id) { await fetchKey() }
             } catch {
                 log.warning("the other nodes cannot be followed now", metadata: ["error": "\(error)"])
             }
@@ -140,9 +140,8 @@ final class NodeFollower: Service {
     private func report() async {
         while !Task.isCancelled {
             do {
-                let index = try await state.read { try $0.meta().appliedIndex }
                 _ = try await duties.ask(
-                    .report(NodeReport(node: own, appliedIndex: index)), deadline: Self.reportInterval * 2)
+                    .report(NodeReport(node: own)), deadline: Self.reportInterval * 2)
             } catch {
                 log.debug("nobody hears of this node now", metadata: ["error": "\(error)"])
             }

@@ -55,8 +55,8 @@ public struct JoinTokenChange: Hashable, Codable, Sendable {
     public init(id: String) { self.id = id }
 }
 
-/// Makes a machine a node, if its token is good for it. `node.member` and `node.subnet` are given by the state, whatever
-/// they say; a machine that is a node already keeps both and spends no use of the token.
+/// Makes a machine a node, if its token is good for it and neither its id nor its name is in use. `node.member` and
+/// `node.subnet` are given by the state, whatever they say.
 public struct AdmitNode: Hashable, Codable, Sendable {
     public var token: String
     public var node: NodeRow

@@ -36,9 +36,12 @@ extension Applier {
     func admitNode(_ change: AdmitNode) throws -> Applied.Outcome {
         var node = change.node
         if let refusal = try refusal(of: node) { return .refused(refusal) }
+        // Ids are no secret: whoever has a token must not get the certificate of a node that is there.
         if let existing = try nodeRow(node.id) {
-            (node.member, node.subnet) = (existing.member, existing.subnet)
-            return try putNode(node)
+            return .refused(
+                Problem(
+                    .conflict, "node \(existing.id) (`\(existing.name)`) is a node of this cluster already",
+                    hint: "`hivemind node ls` shows them; one that never came: hivemind node remove \(existing.name)"))
         }
         guard let token = try db.row("SELECT * FROM join_tokens WHERE id = ?", [change.token]).map(JoinTokenRow.init)
         else {
@@ -84,7 +87,9 @@ extension Applier {
         if let other = try db.row("SELECT id FROM nodes WHERE name = ? AND id != ?", [node.name, node.id.raw]) {
             return Problem(
                 .conflict, "node name `\(node.name)` is taken by node \(other.text("id"))",
-                hint: "choose another --node-name")
+                hint:
+                    "choose another --node-name; if it was an earlier attempt of this machine that did not end, remove it "
+                    + "on a node of the cluster: hivemind node remove \(node.name)")
         }
         if let gone = try db.row("SELECT * FROM removed_nodes WHERE id = ?", [node.id.raw]).map(RemovedNodeRow.init) {
             return Problem(
