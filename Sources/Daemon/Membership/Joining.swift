@@ -10,17 +10,35 @@ struct Joining: Sendable {
     static let attemptLimits = HTTPLimits(
         connect: .seconds(3), total: .seconds(15), stall: .seconds(15), bodyBytesMax: 1 << 20)
 
+    static let patience = Duration.seconds(8)
+
     let token: JoinToken
     let client = HTTPClient()
 
     /// - Parameter application: everything but the token's part.
+    /// A network that has just come up loses what is said first: nothing is given up before `patience`.
     /// - Returns: the welcome of the first node that answers.
     /// - Throws: `Problem` of the cluster, or saying of every address why it is of no use.
     func apply(_ application: JoinApplication) async throws -> JoinWelcome {
         var application = application
         application.tokenId = token.id
         application.secret = Base32.text(token.secret)
-        var faults: [String] = []
+        let end = ContinuousClock.now + Self.patience
+        while true {
+            var faults: [String] = []
+            if let welcome = try await attempt(application, &faults) { return welcome }
+            guard ContinuousClock.now < end else {
+                throw Problem(
+                    .noLeader, "no node of the cluster could be joined through: \(faults.joined(separator: "; "))",
+                    hint:
+                        "see that one of these addresses is up and that this machine reaches its TCP port, then join again"
+                )
+            }
+            try await Task.sleep(for: .milliseconds(200))
+        }
+    }
+
+    private func attempt(_ application: JoinApplication, _ faults: inout [String]) async throws -> JoinWelcome? {
         for address in token.addresses {
             let authority: String
             do {
@@ -51,9 +69,7 @@ struct Joining: Sendable {
             guard problem.code == .noLeader || problem.code == .busy else { throw problem }
             faults.append("\(address): \(problem.detail)")
         }
-        throw Problem(
-            .noLeader, "no node of the cluster could be joined through: \(faults.joined(separator: "; "))",
-            hint: "see that one of these addresses is up and that this machine reaches its TCP port, then join again")
+        return nil
     }
 
     /// The authority's certificate, once it is the one the token names.

@@ -66,13 +66,11 @@ final class NodeFollower: Service {
         var refused: [RefusedNode] = []
         for await _ in changes {
             do {
-                let (nodes, gone, membership) = try await state.read { view in
-                    (try view.nodes(), try view.removedNodes(), try view.meta().configuration.membership)
-                }
+                let known = try await read()
+                let (nodes, goneNow, membership) = (known.nodes, known.removed, known.membership)
                 // Before its first entry a node knows only what it was told when it came.
                 if nodes.contains(where: { $0.id == own }) {
                     let now = Set(nodes.filter { $0.id != own }.compactMap(peer))
-                    let goneNow = Set(gone.map(\.member)).union(membership.removed)
                     if now != peers || goneNow != removed {
                         let leaving = peers.filter { goneNow.contains($0.id) }
                         transport.replacePeers(
@@ -102,14 +100,30 @@ final class NodeFollower: Service {
     /// Closes the door behind nodes that were removed, with what is known by then.
     private func dismiss(after pause: Duration) {
         Task { [self] in
-            try? await Task.sleep(for: pause)
-            let known = try? await state.read { view in
-                (try view.nodes(), try view.removedNodes(), try view.meta().configuration.membership)
+            do {
+                try await Task.sleep(for: pause)
+                let known = try await read()
+                transport.replacePeers(
+                    known.nodes.filter { $0.id != own }.compactMap(peer), removed: known.removed)
+            } catch {
+                log.warning("removed nodes stay connected until the next change", metadata: ["error": "\(error)"])
             }
-            guard let (nodes, gone, membership) = known else { return nodesChanged() }
-            transport.replacePeers(
-                nodes.filter { $0.id != own }.compactMap(peer),
-                removed: Set(gone.map(\.member)).union(membership.removed))
+        }
+    }
+
+    private struct Known {
+        var nodes: [NodeRow]
+        /// Member ids that never come back.
+        var removed: Set<MemberID>
+        var membership: Membership
+    }
+
+    private func read() async throws -> Known {
+        try await state.read { view in
+            let membership = try view.meta().configuration.membership
+            return Known(
+                nodes: try view.nodes(),
+                removed: Set(try view.removedNodes().map(\.member)).union(membership.removed), membership: membership)
         }
     }
 
