@@ -158,8 +158,8 @@ final class DirectoryLock: Sendable {
         guard descriptor >= 0 else {
             throw DaemonError("cannot open `\(dataDirectory)/lock`: \(String(cString: strerror(errno)))")
         }
+        // deinit closes it, also when this throws: a second close could be that of a file another thread just opened.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            close(descriptor)
             throw DaemonError(
                 "another daemon uses `\(dataDirectory)`",
                 hint: "stop it first, or give this one its own --data-dir and --socket")

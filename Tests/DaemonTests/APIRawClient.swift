@@ -39,11 +39,8 @@ final class RawConnection: @unchecked Sendable {
                 connect(file, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        guard status == 0 else {
-            let number = errno
-            close(file)
-            throw Failure(text: "connect: \(number)")
-        }
+        // deinit closes it, also when this throws: a second close could be that of a file another thread just opened.
+        guard status == 0 else { throw Failure(text: "connect: \(errno)") }
     }
 
     deinit { close(file) }

@@ -51,11 +51,8 @@ public final class HTTPConnection {
                 connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        guard status == 0 else {
-            let reason = errno
-            close(descriptor)
-            throw .refused(reason)
-        }
+        // deinit closes it, also when this throws: a second close could be that of a file another thread just opened.
+        guard status == 0 else { throw .refused(errno) }
     }
 
     deinit { close(descriptor) }

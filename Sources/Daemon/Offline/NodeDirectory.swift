@@ -38,8 +38,8 @@ final class NodeDirectory {
         guard lock >= 0 else {
             throw Problem(.internal, "cannot open `\(path)/lock`: \(Self.text(errno))", hint: "run as root")
         }
+        // deinit closes it, also when this throws: a second close could be that of a file another thread just opened.
         guard flock(lock, LOCK_EX | LOCK_NB) == 0 else {
-            close(lock)
             throw Problem(
                 .conflict, "a daemon uses `\(path)`", hint: "stop it first: what runs must not be changed from outside")
         }
