@@ -167,10 +167,47 @@ extension NodeBackend {
             throw Problem(
                 .badRequest, "a token is good for one machine at least", hint: "leave `uses` out for any number")
         }
+        let token = try await freshToken()
+        let now = Clock.now()
+        let row = JoinTokenRow(
+            id: token.id, hash: Self.hash(of: token), role: pin, usesLeft: request.uses, createdAt: now,
+            expiresAt: now + Int64(life / .milliseconds(1)))
+        let applied = try await core.propose(.putJoinToken(row), deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        return JoinTokenView(row, token: token.text)
+    }
+
+    func rotateJoinToken(_ id: String?) async throws -> JoinTokenView {
+        _ = try duties()
+        let now = Clock.now()
+        let good = try await state.read { try $0.joinTokens() }.filter { $0.expiresAt > now }
+        if id == nil, good.count != 1 {
+            throw Problem(
+                .conflict, good.isEmpty ? "there is no join token" : "there are \(good.count) join tokens",
+                hint: good.isEmpty
+                    ? "make one: hivemind cluster token create"
+                    : "say which one: hivemind cluster token rotate \(good[0].id)")
+        }
+        let old = id ?? good[0].id
+        let token = try await freshToken()
+        let applied = try await core.propose(
+            .rotateJoinToken(RotateJoinToken(id: old, newID: token.id, hash: Self.hash(of: token))),
+            deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        guard let row = try await state.read({ try $0.joinToken(token.id) }) else {
+            throw Problem(.conflict, "the new join token was revoked at once", hint: "hivemind cluster token create")
+        }
+        log.notice("a join token was exchanged", metadata: ["token": "\(old)", "new token": "\(token.id)"])
+        return JoinTokenView(row, token: token.text)
+    }
+
+    private static func hash(of token: JoinToken) -> String { hex(Array(SHA256.hash(data: Data(token.secret)))) }
+
+    /// A token nobody has, that leads to this node and some that can stand in for it.
+    private func freshToken() async throws -> JoinToken {
         var generator = SystemRandomNumberGenerator()
         func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) } }
         let (authorities, nodes) = try await state.read { (try $0.authorities(), try $0.nodes()) }
-        // This node first, then some that can stand in for it.
         let own = membership.cluster?.api.map { ["\($0)"] } ?? []
         let others = nodes.filter { !$0.apiAddress.isEmpty && $0.liveness != .down && $0.id != identity.id }
             .sorted { $0.member < $1.member }.map(\.apiAddress)
@@ -179,13 +216,7 @@ extension NodeBackend {
                 identity: bytes(JoinToken.identityBytes), secret: bytes(JoinToken.secretBytes), digest: digest,
                 addresses: Array((own + others).prefix(JoinToken.addressesMax)))
         else { throw Problem(.noLeader, "the cluster has no authority or address yet", hint: "try again in a moment") }
-        let now = Clock.now()
-        let row = JoinTokenRow(
-            id: token.id, hash: Self.hex(Array(SHA256.hash(data: Data(token.secret)))), role: pin,
-            usesLeft: request.uses, createdAt: now, expiresAt: now + Int64(life / .milliseconds(1)))
-        let applied = try await core.propose(.putJoinToken(row), deadline: Self.writeDeadline)
-        if case .refused(let problem) = applied.outcome { throw problem }
-        return JoinTokenView(row, token: token.text)
+        return token
     }
 
     func joinTokens() async throws -> ItemList<JoinTokenView> {

@@ -116,16 +116,27 @@ extension BlackBox {
                 let once = try await token("--uses", "1")
                 try await first.cli("cluster", "token", "revoke", once.id).checked()
                 try await refused(once.text, 4, "not known")
-                let busy = try await third.cli("cluster", "join", good.text, "--advertise", "192.0.2.9")
+                // Exchanged by another node than made it: the old one is refused, the new one is as good.
+                try await first.cli("cluster", "token", "revoke", good.id).checked()
+                let given = try await token("--uses", "5")
+                let exchanged = try await cluster.nodes[1].json("cluster", "token", "rotate", given.id)
+                try await refused(given.text, 4, "not known")
+                let new = (id: exchanged["id"].string ?? "", text: exchanged["token"].string ?? "")
+                #expect(new.id != given.id && exchanged["uses_left"].int == 5)
+                let unknown = try await first.cli("cluster", "token", "rotate", given.id)
+                #expect(unknown.status == 6 && unknown.stderr.contains("no join token"), "\(unknown)")
+                let unclear = try await first.cli("cluster", "token", "rotate")
+                #expect(unclear.status == 7 && unclear.stderr.contains("join tokens"), "\(unclear)")
+                let busy = try await third.cli("cluster", "join", new.text, "--advertise", "192.0.2.9")
                 #expect(busy.status == 2 && busy.stderr.contains("no address of this machine"), "\(busy)")
                 #expect(try await cluster.states(seenBy: first).keys.sorted() == ["node1", "node2"])
 
                 // A good one, and again, which is harmless.
                 for _ in 0..<2 {
-                    try await third.cli("cluster", "join", good.text, "--advertise", third.address).checked()
+                    try await third.cli("cluster", "join", new.text, "--advertise", third.address).checked()
                 }
                 try await cluster.waitState("ready", of: third, seenBy: first)
-                #expect(!cluster.log(of: first).contains(good.text), "no secret in the log")
+                #expect(!cluster.log(of: first).contains(new.text), "no secret in the log")
             }
         }
 

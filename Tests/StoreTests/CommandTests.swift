@@ -44,6 +44,7 @@ import Testing
             .putConfig(PutConfig(config: key, data: "\u{0}\"\n€", condition: .absent)),
             .putConfig(PutConfig(config: key, data: "", condition: .version(7))),
             .deleteConfig(DeleteConfig(config: key, condition: .none)), .compareState,
+            .rotateJoinToken(RotateJoinToken(id: "a", newID: "b", hash: "00")),
         ]
     }()
 
@@ -58,7 +59,7 @@ import Testing
             let anonymous = Command(at: Timestamp(milliseconds: 0), change: change)
             #expect(try Command(decoding: anonymous.encoded()) == anonymous)
         }
-        #expect(kinds.sorted { $0[1] < $1[1] } == (1...18).map { [0, UInt8($0)] })
+        #expect(kinds.sorted { $0[1] < $1[1] } == (Array(1...18) + [30]).map { [0, UInt8($0)] })
     }
 
     @Test func `a kind, a version or a body this build does not know is an error that names it`() throws {

@@ -60,6 +60,42 @@ import Testing
         #expect(try fixture.state.read { try $0.nodes() }.count == 2)
     }
 
+    @Test func `an exchanged token keeps role, uses and length of life, and the old one is gone`() throws {
+        let fixture = try StateFixture()
+        let start = try fixture.state.read { try $0.meta().logTime }
+        try fixture.apply(
+            .putJoinToken(
+                JoinTokenRow(
+                    id: "t", hash: "00", role: .voter, usesLeft: 3, createdAt: start, expiresAt: start + 3_600_000)))
+        try fixture.apply(Self.admission("b"))
+        #expect(
+            try fixture.apply(.rotateJoinToken(RotateJoinToken(id: "t", newID: "u", hash: "11"))).outcome
+                == .done(.created))
+        let (now, tokens) = try fixture.state.read { (try $0.meta().logTime, try $0.joinTokens()) }
+        let new = try #require(tokens.first)
+        #expect(tokens.count == 1 && new.id == "u" && new.hash == "11" && new.role == .voter && new.usesLeft == 2)
+        #expect(new.createdAt == now && new.expiresAt == now + 3_600_000)
+        // What was checked against the old secret before and is applied only now.
+        #expect(try fixture.refusal(Self.admission("c"))?.code == .unauthenticated)
+        #expect(try fixture.apply(Self.admission("c", token: "u")).outcome == .done(.changed))
+    }
+
+    @Test func `a token that is unknown, expired or used up cannot be exchanged`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("once", uses: 1))
+        try fixture.apply(Self.admission("b", token: "once"))
+        try fixture.apply(Self.token("old", expires: 1))
+        let before = try fixture.state.read { try $0.joinTokens() }
+        for (id, code, says) in [
+            ("never", Problem.Code.notFound, "no join token"), ("once", .conflict, "used up"),
+            ("old", .conflict, "expired"),
+        ] {
+            let refusal = try fixture.refusal(.rotateJoinToken(RotateJoinToken(id: id, newID: "u", hash: "11")))
+            #expect(refusal?.code == code && refusal?.detail.contains(says) == true, "\(id)")
+        }
+        #expect(try fixture.state.read { try $0.joinTokens() } == before)
+    }
+
     @Test func `what a node says of itself leaves alone what is said of it`() throws {
         let fixture = try StateFixture()
         let own = try #require(try fixture.state.read { try $0.nodes() }.first)

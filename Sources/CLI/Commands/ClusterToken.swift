@@ -5,7 +5,7 @@ internal import Model
 struct ClusterTokenCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "token", abstract: "Let machines join the cluster.",
-        subcommands: [ClusterTokenCreate.self, ClusterTokenList.self, ClusterTokenRevoke.self])
+        subcommands: [ClusterTokenCreate.self, ClusterTokenList.self, ClusterTokenRotate.self, ClusterTokenRevoke.self])
 }
 
 struct ClusterTokenCreate: AsyncParsableCommand {
@@ -56,6 +56,34 @@ struct ClusterTokenList: AsyncParsableCommand {
             })
         try output.show(json: list.body, names: items.map(\.id)) { table.rendered($0) }
         output.next("cluster token create", afterReading: true)
+    }
+}
+
+struct ClusterTokenRotate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "rotate", abstract: "Exchange a token for a new one; the old one is refused from then on.",
+        discussion: """
+            Role and machines left stay; it is good for as long again as the old one was given. Without an id the only
+            token there is.
+
+            Examples:
+              hivemind cluster token rotate
+              hivemind cluster token rotate ID
+            """)
+
+    @Argument(help: "Id of the token, as `cluster token ls` shows it.") var id: String?
+    @OptionGroup(title: "Common") var global: GlobalOptions
+
+    func run() async throws {
+        let output = try global.result()
+        let place = id.map { "/\(Client.escape($0))" } ?? ""
+        let client = global.client()
+        let made: Answer<JoinTokenView> = try client.decode(
+            try await client.call("POST", "/v1/cluster/tokens\(place)/rotate"))
+        try output.show(json: made.body, names: [made.value.id]) { _ in
+            "hivemind cluster join \(made.value.token ?? "")\n"
+        }
+        output.next("cluster token ls")
     }
 }
 

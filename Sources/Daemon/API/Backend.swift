@@ -63,6 +63,8 @@ protocol Backend: Sendable {
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView
     func joinTokens() async throws -> ItemList<JoinTokenView>
     func revokeJoinToken(_ id: String) async throws -> UInt64
+    /// - Parameter id: nil for the only one there is.
+    func rotateJoinToken(_ id: String?) async throws -> JoinTokenView
     func removeNode(_ nameOrID: String) async throws -> UInt64
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 

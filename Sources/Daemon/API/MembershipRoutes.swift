@@ -32,6 +32,14 @@ enum MembershipRoutes {
             Route(.delete, "/v1/cluster/tokens/{id}") { request in
                 APIReply(.noContent, index: try await request.backend.revokeJoinToken(request.names["id"] ?? ""))
             },
+            Route(.post, "/v1/cluster/tokens/rotate", reads: .linearizable) { request in
+                let token = try await request.backend.rotateJoinToken(nil)
+                return try .json(token, .created, index: await request.backend.appliedIndex())
+            },
+            Route(.post, "/v1/cluster/tokens/{id}/rotate") { request in
+                let token = try await request.backend.rotateJoinToken(request.names["id"] ?? "")
+                return try .json(token, .created, index: await request.backend.appliedIndex())
+            },
         ] + open
 
     /// For machines that are no nodes yet.

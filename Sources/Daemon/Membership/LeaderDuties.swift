@@ -118,7 +118,7 @@ final class LeaderDuties: Service {
                 "a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
             throw Problem(
                 .unauthenticated,
-                "the join token is not known here: revoked, used up and expired, or of another cluster",
+                "the join token is not known here: revoked, exchanged, used up and expired, or of another cluster",
                 hint: "make a new one on a node of the cluster: hivemind cluster token create")
         }
         guard application.version == BuildInfo.version else {

@@ -48,11 +48,27 @@ public enum Change: Hashable, Sendable {
     case removeNode(NodeChange)
     case setNode(SetNode)
     case setLiveness(SetLiveness)
+    case rotateJoinToken(RotateJoinToken)
 }
 
 public struct JoinTokenChange: Hashable, Codable, Sendable {
     public var id: String
     public init(id: String) { self.id = id }
+}
+
+/// Puts a token with another id and secret in the place of one that is good. Role and uses left are the old one's as they
+/// are then; it lives as long again as the old one was given.
+public struct RotateJoinToken: Hashable, Codable, Sendable {
+    public var id: String
+    public var newID: String
+    /// SHA-256 of the new secret, hexadecimal.
+    public var hash: String
+
+    public init(id: String, newID: String, hash: String) {
+        self.id = id
+        self.newID = newID
+        self.hash = hash
+    }
 }
 
 /// Makes a machine a node, if its token is good for it and neither its id nor its name is in use. `node.member` and

@@ -65,6 +65,7 @@ extension Command {
         case .removeNode(let body): try encoded(23, body)
         case .setNode(let body): try encoded(24, body)
         case .setLiveness(let body): try encoded(25, body)
+        case .rotateJoinToken(let body): try encoded(30, body)
         }
     }
 
@@ -128,6 +129,7 @@ extension Command {
         case 23: return try json(NodeChange.self, Change.removeNode)
         case 24: return try json(SetNode.self, Change.setNode)
         case 25: return try json(SetLiveness.self, Change.setLiveness)
+        case 30: return try json(RotateJoinToken.self, Change.rotateJoinToken)
         default: return nil
         }
     }

@@ -72,6 +72,7 @@ final class Applier {
         case .removeNode(let change): try removeNode(change)
         case .setNode(let change): try setNode(change)
         case .setLiveness(let change): try setLiveness(change)
+        case .rotateJoinToken(let change): try rotateJoinToken(change)
         }
     }
 

@@ -246,6 +246,27 @@ extension Applier {
         return .done(.created)
     }
 
+    func rotateJoinToken(_ change: RotateJoinToken) throws -> Applied.Outcome {
+        guard let old = try db.row("SELECT * FROM join_tokens WHERE id = ?", [change.id]).map(JoinTokenRow.init) else {
+            return .refused(
+                Problem(.notFound, "no join token `\(change.id)`", hint: "`hivemind cluster token ls` shows them"))
+        }
+        guard old.expiresAt > now, old.usesLeft != 0 else {
+            return .refused(
+                Problem(
+                    .conflict,
+                    "join token \(old.id) \(old.usesLeft == 0 ? "is used up" : "expired at \(old.expiresAt)")",
+                    hint: "make a new one: hivemind cluster token create"))
+        }
+        // A new id, too: an application that was checked against the old secret must find nothing when it is applied.
+        try db.run("DELETE FROM join_tokens WHERE id = ?", [old.id])
+        let life = old.expiresAt.milliseconds - old.createdAt.milliseconds
+        return try putJoinToken(
+            JoinTokenRow(
+                id: change.newID, hash: change.hash, role: old.role, usesLeft: old.usesLeft, createdAt: now,
+                expiresAt: now + life))
+    }
+
     func removeJoinToken(_ change: JoinTokenChange) throws -> Applied.Outcome {
         guard try db.row("SELECT id FROM join_tokens WHERE id = ?", [change.id]) != nil else {
             return .done(.unchanged)
