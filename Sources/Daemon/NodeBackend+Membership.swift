@@ -133,10 +133,11 @@ extension NodeBackend {
     }
 
     func authorities() async throws -> AuthorityView {
-        AuthorityView(authorities: try await state.read { try $0.authorities().map(\.certificate) })
+        AuthorityView(
+            authorities: try await state.read { try $0.authorities() }.filter { $0.phase != .gone }.map(\.certificate))
     }
 
-    private func duties() throws(Problem) -> LeaderDuties {
+    func duties() throws(Problem) -> LeaderDuties {
         guard let duties = membership.duties else {
             throw Problem(
                 .conflict, "this node lets nobody in",

@@ -110,6 +110,7 @@ public enum DaemonMain {
         var follower: NodeFollower?
         if let cluster {
             let files = ClusterFiles(dataDirectory: configuration.dataDirectory)
+            if !cluster.isFixed { try files.settle() }
             let made: LeaderDuties? =
                 cluster.isFixed
                 ? nil

@@ -234,6 +234,9 @@ final class FakeBackend: Backend {
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView { throw alone }
     func joinTokens() async throws -> ItemList<JoinTokenView> { ItemList(items: [], index: 9) }
     func revokeJoinToken(_ id: String) async throws -> UInt64 { throw alone }
+    func certificates() async throws -> CertificatesView { throw alone }
+    func renewCertificates(_ request: CertificateRenewRequest) async throws -> CertificatesView { throw alone }
+    func rotateAuthority() async throws -> CertificatesView { throw alone }
     func rotateJoinToken(_ id: String?) async throws -> JoinTokenView { throw alone }
     func removeNode(_ nameOrID: String) async throws -> UInt64 { throw Problem(.notFound, "no node `\(nameOrID)`") }
 

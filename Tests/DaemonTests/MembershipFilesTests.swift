@@ -22,6 +22,30 @@ import Testing
         #expect(!dumped.contains(key.recoveryCode))
     }
 
+    /// Certificate and key of an exchange that was cut off at each of its steps.
+    @Test(arguments: [
+        ([], "old", "old"), (["node.key"], "old", "old"), (["node.key", "node.pem"], "new", "new"),
+        (["node.pem"], "new", "new"),
+    ])
+    func `an exchange of certificate and key that was cut off leaves a pair`(
+        left: [String], key: String, certificate: String
+    ) async throws {
+        try await withTemporaryDirectory("pair") { directory in
+            let files = ClusterFiles(dataDirectory: directory.path)
+            try files.write(certificate: "old", key: "old", authorities: ["ca"])
+            for name in left { try Data("new".utf8).write(to: URL(filePath: "\(files.directory)/\(name).next")) }
+            // The key was renamed, the certificate was not.
+            if left == ["node.pem"] { try Data("new".utf8).write(to: URL(filePath: files.certificates.key)) }
+            for _ in 0..<2 {
+                try files.settle()
+                #expect(try directory.read("identity/node.key") == key)
+                #expect(try directory.read("identity/node.pem") == certificate)
+            }
+            #expect(!Host.hasFile(files.certificates.key + ".next"))
+            #expect(!Host.hasFile(files.certificates.certificate + ".next"))
+        }
+    }
+
     private static func file(_ cluster: String) -> NodeFile {
         NodeFile(id: "node", name: "n", clusterId: cluster, memberId: 7)
     }

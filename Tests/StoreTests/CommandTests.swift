@@ -45,6 +45,9 @@ import Testing
             .putConfig(PutConfig(config: key, data: "", condition: .version(7))),
             .deleteConfig(DeleteConfig(config: key, condition: .none)), .compareState,
             .rotateJoinToken(RotateJoinToken(id: "a", newID: "b", hash: "00")),
+            .changeCertificates(.record(node: "n", CertificateTests.shown("s", "a", trusts: ["a", "b"]))),
+            .changeCertificates(.renew(["n"])), .changeAuthority(.add(CertificateTests.authority("a"))),
+            .changeAuthority(.issue("a")), .changeAuthority(.drop("a")),
         ]
     }()
 
@@ -59,7 +62,7 @@ import Testing
             let anonymous = Command(at: Timestamp(milliseconds: 0), change: change)
             #expect(try Command(decoding: anonymous.encoded()) == anonymous)
         }
-        #expect(kinds.sorted { $0[1] < $1[1] } == (Array(1...18) + [30]).map { [0, UInt8($0)] })
+        #expect(kinds.sorted { $0[1] < $1[1] } == (Array(1...18) + [30, 31, 32]).map { [0, UInt8($0)] })
     }
 
     @Test func `a kind, a version or a body this build does not know is an error that names it`() throws {

@@ -66,6 +66,12 @@ protocol Backend: Sendable {
     /// - Parameter id: nil for the only one there is.
     func rotateJoinToken(_ id: String?) async throws -> JoinTokenView
     func removeNode(_ nameOrID: String) async throws -> UInt64
+    func certificates() async throws -> CertificatesView
+    /// Asks the nodes to exchange what they show; answers with what they show still.
+    func renewCertificates(_ request: CertificateRenewRequest) async throws -> CertificatesView
+    /// Begins to exchange the authority.
+    /// - Throws: `conflict` while it is exchanged already.
+    func rotateAuthority() async throws -> CertificatesView
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 
     // Volumes

@@ -69,15 +69,44 @@ struct ClusterFiles: Sendable {
 
     private var keyPath: String { directory + "/cluster.key" }
 
+    private static let next = ".next"
+
+    /// Ends an exchange of certificate and key that was cut off: both are the old ones or both the new ones.
+    /// - Throws: `DaemonError`.
+    func settle() throws {
+        let (key, certificate) = (certificates.key + Self.next, certificates.certificate + Self.next)
+        // The certificate was written last: with it both are whole, without it the key is of no use.
+        guard access(certificate, F_OK) == 0 else {
+            guard unlink(key) == 0 || errno == ENOENT else { throw Self.fault("remove", key) }
+            return
+        }
+        for (from, to) in [(key, certificates.key), (certificate, certificates.certificate)] {
+            guard rename(from, to) == 0 || errno == ENOENT else { throw Self.fault("rename", from) }
+        }
+        let opened = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard opened >= 0 else { throw Self.fault("open", directory) }
+        defer { close(opened) }
+        guard fsync(opened) == 0 else { throw Self.fault("sync", directory) }
+    }
+
+    private static func fault(_ verb: String, _ path: String) -> DaemonError {
+        DaemonError("cannot \(verb) `\(path)`: \(String(cString: strerror(errno)))")
+    }
+
+    /// - Parameter authorities: PEM, all that are believed.
+    func write(authorities: [String]) throws {
+        try DurableFile.write(Data(authorities.joined(separator: "\n").utf8), to: certificates.authority)
+    }
+
     /// - Parameters: PEM; `authorities` are all that are believed.
     func write(certificate: String, key: String, authorities: [String]) throws {
         if mkdir(directory, 0o700) != 0, errno != EEXIST {
             throw DaemonError("cannot make `\(directory)`: \(String(cString: strerror(errno)))")
         }
-        try DurableFile.write(Data(authorities.joined(separator: "\n").utf8), to: certificates.authority)
-        // The key first: a certificate without its key is no use, a key without its certificate is no harm.
-        try DurableFile.write(Data(key.utf8), to: certificates.key)
-        try DurableFile.write(Data(certificate.utf8), to: certificates.certificate)
+        try write(authorities: authorities)
+        try DurableFile.write(Data(key.utf8), to: certificates.key + Self.next)
+        try DurableFile.write(Data(certificate.utf8), to: certificates.certificate + Self.next)
+        try settle()
     }
 
     /// Nil on a node that does not hold it.

@@ -79,11 +79,18 @@ struct Joining: Sendable {
                 url: "https://\(address)/v1/authority", limits: Self.attemptLimits, followsRedirects: false,
                 trust: .unverified))
         guard answer.status == 200 else { throw Fault("answers with HTTP status \(answer.status)") }
-        for text in try JSON.decode(AuthorityView.self, from: Data(answer.body)).authorities {
+        let authorities = try JSON.decode(AuthorityView.self, from: Data(answer.body)).authorities
+        for (place, text) in authorities.enumerated() {
             let certificate = try Certificate(pemEncoded: text)
-            if CertificateAuthority.digest(of: certificate) == token.digest { return text }
+            guard CertificateAuthority.digest(of: certificate) == token.digest else { continue }
+            // The first is the one that issues.
+            guard place == 0 else {
+                throw Fault("exchanges its authority: a token of the old one is not good any more")
+            }
+            return text
         }
-        throw Fault("is not the cluster of this token: its authority has another digest")
+        throw Fault(
+            "is not the cluster of this token, or has exchanged its authority since: the authority has another digest")
     }
 
     private struct Fault: Error, CustomStringConvertible {

@@ -16,11 +16,15 @@ enum LeaderCall: Codable, Sendable {
     case removeNode(NodeID)
     /// The sender is there.
     case report(NodeReport)
+    /// Make an authority that takes the place of the present one.
+    case rotateAuthority
 }
 
 /// What a node says once a second.
 struct NodeReport: Codable, Sendable {
     var node: NodeID
+    /// What it shows the others.
+    var certificate: NodeCertificate?
 }
 
 /// What came of a call: a problem, or the body its kind has.

@@ -90,6 +90,10 @@ final class LeaderDuties: Service {
             return LeaderAnswer()
         case .report(let report):
             heard(of: report.node)
+            if let certificate = report.certificate { await record(certificate, of: report.node, member) }
+            return LeaderAnswer()
+        case .rotateAuthority:
+            try await addAuthority()
             return LeaderAnswer()
         }
     }
@@ -161,10 +165,72 @@ final class LeaderDuties: Service {
             })
     }
 
+    // MARK: - Certificates
+
+    /// What a node says it shows, where the state says something else.
+    private func record(_ certificate: NodeCertificate, of node: NodeID, _ member: MemberID) async {
+        guard certificate.trusted.count <= NodeCertificate.trustedMax else { return }
+        // Nil: this member does not lead any more.
+        guard let isKnown = watched({ $0.recorded[node] == certificate }), !isKnown else { return }
+        do {
+            let (row, known) = try await state.read { (try $0.node(node), try $0.certificate(of: node)) }
+            // Nodes speak for themselves only.
+            guard row?.member == member else { return }
+            if known?.shown != certificate {
+                let applied = try await core.propose(
+                    .changeCertificates(.record(node: node, certificate)), deadline: .seconds(2))
+                if case .refused(let problem) = applied.outcome { throw problem }
+            }
+            watched { $0.recorded[node] = certificate }
+        } catch {
+            log.debug("a node's certificate cannot be recorded now", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// A second authority beside the one that issues; `AuthorityExchange` says how it goes on.
+    private func addAuthority() async throws {
+        guard let key = files.clusterKey() else {
+            throw Problem(.conflict, "the leader does not hold the cluster's key yet", hint: "try again in a moment")
+        }
+        let authority = try CertificateAuthority.make(clusterID: clusterID, now: Date())
+        let id = NodeBackend.hex(authority.digest)
+        let applied = try await core.propose(
+            .changeAuthority(
+                .add(
+                    AuthorityRow(
+                        id: id, certificate: try authority.certificateText,
+                        sealedKey: try key.seal(try authority.keyText), createdAt: Clock.now(), phase: .coming))),
+            deadline: Self.callDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        log.notice("the cluster gets another authority", metadata: ["authority": "\(id)"])
+    }
+
+    /// Goes on with an exchange of the authority, whoever began it.
+    private func exchangeAuthority() async {
+        guard core.consensus.status.isReady else { return }
+        do {
+            let exchange = try await state.read { view in
+                AuthorityExchange(
+                    nodes: try view.nodes().map(\.id), authorities: try view.authorities(),
+                    certificates: try view.certificates())
+            }
+            guard let change = exchange.next else { return }
+            _ = try await core.propose(.changeAuthority(change), deadline: .seconds(2))
+            switch change {
+            case .issue(let id):
+                log.notice("certificates are of another authority from now on", metadata: ["authority": "\(id)"])
+            case .drop(let id): log.notice("an authority is not believed any more", metadata: ["authority": "\(id)"])
+            case .add: break
+            }
+        } catch {
+            log.debug("the authority cannot be exchanged now", metadata: ["error": "\(error)"])
+        }
+    }
+
     private func issue(_ request: String, to node: NodeRow) async throws -> (certificate: String, authorities: [String])
     {
-        let rows = try await state.read { try $0.authorities() }
-        guard let newest = rows.first else {
+        let rows = try await state.read { try $0.authorities() }.filter { $0.phase != .gone }
+        guard let newest = rows.first(where: { $0.phase == .issuing }) else {
             throw Problem(.conflict, "this cluster has no authority yet", hint: "wait a moment, then join again")
         }
         guard let key = files.clusterKey() else {
@@ -193,10 +259,13 @@ final class LeaderDuties: Service {
     private struct Watch {
         var term: UInt64
         var detector: FailureDetector
+        /// What is in the state for certain.
+        var recorded: [NodeID: NodeCertificate] = [:]
     }
 
     /// Nil while this member does not lead.
-    private func detector<Value>(_ body: (inout FailureDetector) -> Value) -> Value? {
+    @discardableResult
+    private func watched<Value>(_ body: (inout Watch) -> Value) -> Value? {
         let status = core.consensus.status
         return watch.withLock { watch in
             guard status.isReady else {
@@ -204,14 +273,15 @@ final class LeaderDuties: Service {
                 return nil
             }
             var known =
-                watch?.term == status.term
-                ? watch : Watch(term: status.term, detector: FailureDetector(since: Clock.monotonic()))
+                watch.flatMap { $0.term == status.term ? $0 : nil }
+                ?? Watch(term: status.term, detector: FailureDetector(since: Clock.monotonic()))
             defer { watch = known }
-            guard var detector = known?.detector else { return nil }
-            let value = body(&detector)
-            known?.detector = detector
-            return value
+            return body(&known)
         }
+    }
+
+    private func detector<Value>(_ body: (inout FailureDetector) -> Value) -> Value? {
+        watched { body(&$0.detector) }
     }
 
     private func heard(of node: NodeID) { detector { $0.heard(of: node, at: Clock.monotonic()) } }
@@ -253,6 +323,7 @@ final class LeaderDuties: Service {
                     for await _ in changes {
                         await judge()
                         await steer()
+                        await exchangeAuthority()
                     }
                 }
             }

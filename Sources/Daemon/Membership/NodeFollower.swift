@@ -12,6 +12,8 @@ final class NodeFollower: Service {
     /// Between two looks at what somebody else may have changed in the kernel, and at the certificate.
     static let lookInterval = Duration.seconds(30)
     static let reportInterval = Duration.milliseconds(500)
+    /// Between two attempts at another certificate.
+    static let retryInterval = Duration.seconds(1)
     /// How long a node that was removed is still listened to: answers it waits for must reach it.
     static let farewell = Duration.seconds(2)
 
@@ -25,6 +27,8 @@ final class NodeFollower: Service {
     private let log: Logger
     private let changes: AsyncStream<Void>
     private let changesInput: AsyncStream<Void>.Continuation
+    private let looks: AsyncStream<Void>
+    private let looksInput: AsyncStream<Void>.Continuation
 
     init(
         cluster: PeerConfiguration, own: NodeID, state: StateMachine, transport: PeerTransport,
@@ -39,10 +43,14 @@ final class NodeFollower: Service {
         self.files = files
         self.log = log
         (changes, changesInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+        (looks, looksInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
 
     /// Any thread; never blocks.
-    func nodesChanged() { changesInput.yield() }
+    func nodesChanged() {
+        changesInput.yield()
+        looksInput.yield()
+    }
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
@@ -50,12 +58,18 @@ final class NodeFollower: Service {
                 group.addTask { [self] in
                     while !Task.isCancelled {
                         nodesChanged()
-                        await self.keepIdentity()
                         try? await Task.sleep(for: Self.lookInterval)
                     }
                 }
                 group.addTask { [self] in await follow() }
                 group.addTask { [self] in await report() }
+                group.addTask { [self] in
+                    for await _ in looks {
+                        while await !keepIdentity(), !Task.isCancelled {
+                            try? await Task.sleep(for: Self.retryInterval)
+                        }
+                    }
+                }
             }
         }
     }
@@ -155,7 +169,8 @@ final class NodeFollower: Service {
         while !Task.isCancelled {
             do {
                 _ = try await duties.ask(
-                    .report(NodeReport(node: own)), deadline: Self.reportInterval * 2)
+                    .report(NodeReport(node: own, certificate: transport.certificates.current.shown)),
+                    deadline: Self.reportInterval * 2)
             } catch {
                 log.debug("nobody hears of this node now", metadata: ["error": "\(error)"])
             }
@@ -165,25 +180,64 @@ final class NodeFollower: Service {
 
     // MARK: - The own certificate
 
-    private func keepIdentity() async {
+    /// - Returns: false when it is to be tried again soon.
+    private func keepIdentity() async -> Bool {
         do {
-            guard
-                let text = FileManager.default.contents(atPath: files.certificates.certificate),
-                let pem = try? Certificate(pemEncoded: String(decoding: text, as: UTF8.self))
-            else { return }
-            // Of its own each: what a whole cluster got in one minute is not renewed in one minute.
-            let spread = Double(cluster.own.id % 97) / 97
-            guard Renewal.due(from: pem.notValidBefore, to: pem.notValidAfter, spread: spread) <= Date() else { return }
-            let request = try CertificateRequest(name: cluster.own.name)
-            let answer = try await duties.ask(.renew(request: try request.request.serializeAsPEM().pemString))
-            guard let certificate = answer.certificate, let authorities = answer.authorities else { return }
-            try files.write(certificate: certificate, key: try request.keyText, authorities: authorities)
-            try await transport.reloadCertificates()
-            log.notice(
-                "this node's certificate was renewed",
-                metadata: ["valid until": "\(transport.certificateExpiry.formatted(.iso8601))"])
+            let (authorities, certificate) = try await state.read { [own] view in
+                (try view.authorities(), try view.certificate(of: own))
+            }
+            try await believe(authorities)
+            let shown = transport.certificates.current.shown
+            let due = Renewal.due(
+                from: Date(shown.notBefore), to: Date(shown.notAfter), spread: Renewal.spread(of: cluster.own.id))
+            let phase = authorities.first { $0.id == shown.authority }?.phase
+            guard due <= Date() || certificate?.renewSerial == shown.serial || phase == .going || phase == .gone else {
+                return true
+            }
+            try await renew()
+            return true
         } catch {
             log.warning("this node's certificate could not be renewed yet", metadata: ["error": "\(error)"])
+            return false
         }
+    }
+
+    private func renew() async throws {
+        let request = try CertificateRequest(name: cluster.own.name)
+        let answer = try await duties.ask(.renew(request: try request.request.serializeAsPEM().pemString))
+        guard let certificate = answer.certificate, let authorities = answer.authorities else { return }
+        // Whoever is believed stays so until the state says otherwise.
+        var believed = transport.certificates.current.authorities
+        for text in authorities { believed[CertificateAuthority.id(of: try Certificate(pemEncoded: text))] = text }
+        try files.write(
+            certificate: certificate, key: try request.keyText,
+            authorities: believed.sorted { $0.key < $1.key }.map(\.value))
+        try await transport.reloadCertificates()
+        log.notice(
+            "this node's certificate was renewed",
+            metadata: [
+                "valid until": "\(transport.certificateExpiry.formatted(.iso8601))",
+                "authority": "\(transport.certificates.current.shown.authority)",
+            ])
+    }
+
+    /// Takes up authorities that are new in the state and lets go of those that are gone. One the state does not know is
+    /// believed on: a node that is behind was told of it when it came.
+    private func believe(_ authorities: [AuthorityRow]) async throws {
+        let current = transport.certificates.current
+        var believed = current.authorities
+        for authority in authorities {
+            if authority.phase != .gone {
+                believed[authority.id] = authority.certificate
+            } else if authority.id != current.shown.authority {
+                believed[authority.id] = nil
+            }
+        }
+        guard believed.keys.sorted() != current.shown.trusted else { return }
+        try files.write(authorities: believed.sorted { $0.key < $1.key }.map(\.value))
+        try await transport.reloadCertificates()
+        log.notice(
+            "this node believes other authorities from now on",
+            metadata: ["authorities": "\(believed.keys.sorted().joined(separator: ", "))"])
     }
 }

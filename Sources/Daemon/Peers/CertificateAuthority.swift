@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Crypto
 internal import FoundationEssentials
+internal import Model
 internal import SwiftASN1
 internal import X509
 
@@ -21,7 +22,8 @@ struct CertificateAuthority: Sendable {
         let key = Certificate.PrivateKey(P256.Signing.PrivateKey())
         let name = try DistinguishedName {
             OrganizationName(clusterID)
-            CommonName("hivemind authority")
+            // Of each its own: whoever looks for the issuer of a certificate finds one.
+            CommonName("hivemind authority \(NodeBackend.hex(Array(digest(of: key.publicKey).prefix(4))))")
         }
         let certificate = try Certificate(
             version: .v3, serialNumber: Certificate.SerialNumber(), publicKey: key.publicKey,
@@ -70,8 +72,15 @@ struct CertificateAuthority: Sendable {
     var digest: [UInt8] { Self.digest(of: certificate) }
 
     static func digest(of authority: Certificate) -> [UInt8] {
-        Array(SHA256.hash(data: authority.publicKey.subjectPublicKeyInfoBytes))
+        digest(of: authority.publicKey)
     }
+
+    private static func digest(of key: Certificate.PublicKey) -> [UInt8] {
+        Array(SHA256.hash(data: key.subjectPublicKeyInfoBytes))
+    }
+
+    /// The digest in hexadecimal, as the state names it.
+    static func id(of authority: Certificate) -> String { NodeBackend.hex(digest(of: authority)) }
 
     /// Whom a certificate names.
     struct Subject: Hashable, Sendable {
@@ -137,8 +146,18 @@ struct CertificateRequest: Sendable {
     }
 }
 
+extension Date {
+    init(_ timestamp: Timestamp) { self.init(timeIntervalSince1970: Double(timestamp.milliseconds) / 1000) }
+
+    /// To the millisecond below.
+    var timestamp: Timestamp { Timestamp(milliseconds: Int64((timeIntervalSince1970 * 1000).rounded(.down))) }
+}
+
 /// When a certificate is to be renewed: from the middle of its life on, each node at a moment of its own.
 enum Renewal {
+    /// Of its own for each member.
+    static func spread(of member: UInt64) -> Double { Double(member % 97) / 97 }
+
     /// - Parameter spread: in 0..<1, of this node; what a whole cluster got in one minute is not renewed in one minute.
     static func due(from start: Date, to end: Date, spread: Double) -> Date {
         let life = end.timeIntervalSince(start)

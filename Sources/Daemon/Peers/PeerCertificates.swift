@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import FoundationEssentials
 internal import Glibc
+internal import Model
 internal import NIOSSL
+internal import Store
 internal import Synchronization
 internal import X509
 
@@ -24,6 +26,10 @@ final class PeerCertificates: Sendable {
         var expiry: Date
         /// Things an operator should mend, though they do not stop the member.
         var warnings: [String]
+        /// What the others are shown, and whom this member believes.
+        var shown: NodeCertificate
+        /// PEM by id.
+        var authorities: [String: String]
     }
 
     let files: CertificateFiles
@@ -90,14 +96,14 @@ final class PeerCertificates: Sendable {
         }
         try checkUsage(leaf, of: files.certificate)
         do {
-            return try makeContexts(authorities, chain, files, expiry: leaf.notValidAfter, key: key.pem)
+            return try makeContexts(authorities, chain, files, key: key.pem)
         } catch {
             throw DaemonError("TLS cannot be set up with `\(files.certificate)` and `\(files.key)`: \(error)")
         }
     }
 
     private static func makeContexts(
-        _ authorities: [Pair], _ chain: [Pair], _ files: CertificateFiles, expiry: Date, key: [UInt8]
+        _ authorities: [Pair], _ chain: [Pair], _ files: CertificateFiles, key: [UInt8]
     ) throws -> Contexts {
         let roots = NIOSSLTrustRoots.certificates(authorities.map(\.wire))
         let own = NIOSSLPrivateKeySource.privateKey(try NIOSSLPrivateKey(bytes: key, format: .pem))
@@ -124,9 +130,20 @@ final class PeerCertificates: Sendable {
             warnings.append(
                 "the key `\(files.key)` can be read by others than its owner: chmod 600 \(files.key)")
         }
+        var known: [String: String] = [:]
+        for authority in authorities {
+            known[CertificateAuthority.id(of: authority.parsed)] = try CertificateAuthority.text(of: authority.parsed)
+        }
+        let leaf = chain[0].parsed
         return Contexts(
             client: try NIOSSLContext(configuration: client), server: try NIOSSLContext(configuration: server),
-            api: try NIOSSLContext(configuration: api), expiry: expiry, warnings: warnings)
+            api: try NIOSSLContext(configuration: api), expiry: leaf.notValidAfter, warnings: warnings,
+            shown: NodeCertificate(
+                serial: NodeBackend.hex(Array(leaf.serialNumber.bytes)),
+                authority: authorities.first { $0.parsed.publicKey.isValidSignature(leaf.signature, for: leaf) }
+                    .map { CertificateAuthority.id(of: $0.parsed) } ?? "",
+                notBefore: leaf.notValidBefore.timestamp, notAfter: leaf.notValidAfter.timestamp,
+                trusted: known.keys.sorted()), authorities: known)
     }
 
     /// One certificate, for TLS and to be looked at.

@@ -49,6 +49,8 @@ public enum Change: Hashable, Sendable {
     case setNode(SetNode)
     case setLiveness(SetLiveness)
     case rotateJoinToken(RotateJoinToken)
+    case changeCertificates(CertificateChange)
+    case changeAuthority(AuthorityChange)
 }
 
 public struct JoinTokenChange: Hashable, Codable, Sendable {

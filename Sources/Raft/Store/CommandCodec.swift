@@ -66,6 +66,8 @@ extension Command {
         case .setNode(let body): try encoded(24, body)
         case .setLiveness(let body): try encoded(25, body)
         case .rotateJoinToken(let body): try encoded(30, body)
+        case .changeCertificates(let body): try encoded(31, body)
+        case .changeAuthority(let body): try encoded(32, body)
         }
     }
 
@@ -130,6 +132,8 @@ extension Command {
         case 24: return try json(SetNode.self, Change.setNode)
         case 25: return try json(SetLiveness.self, Change.setLiveness)
         case 30: return try json(RotateJoinToken.self, Change.rotateJoinToken)
+        case 31: return try json(CertificateChange.self, Change.changeCertificates)
+        case 32: return try json(AuthorityChange.self, Change.changeAuthority)
         default: return nil
         }
     }

@@ -21,9 +21,18 @@ public struct StateView {
         try db.rows("SELECT * FROM removed_nodes ORDER BY removed_at, member").map(RemovedNodeRow.init)
     }
 
-    /// Newest first: it issues, all are believed.
+    /// The one that issues first, then the newest first; also those that are gone.
     public func authorities() throws -> [AuthorityRow] {
-        try db.rows("SELECT * FROM authorities ORDER BY created_at DESC, id").map(AuthorityRow.init)
+        try db.rows("SELECT * FROM authorities ORDER BY phase = 'issuing' DESC, created_at DESC, id")
+            .map(AuthorityRow.init)
+    }
+
+    public func certificates() throws -> [CertificateRow] {
+        try db.rows("SELECT * FROM certificates ORDER BY node").map(CertificateRow.init)
+    }
+
+    public func certificate(of node: NodeID) throws -> CertificateRow? {
+        try db.row("SELECT * FROM certificates WHERE node = ?", [node.raw]).map(CertificateRow.init)
     }
 
     public func joinTokens() throws -> [JoinTokenRow] {

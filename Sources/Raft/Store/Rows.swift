@@ -121,15 +121,31 @@ public struct AuthorityRow: Hashable, Codable, Sendable {
     public var id: String
     /// PEM.
     public var certificate: String
-    /// Base64.
+    /// Base64; empty once it is gone.
     public var sealedKey: String
     public var createdAt: Timestamp
+    public var phase: Phase
 
-    public init(id: String, certificate: String, sealedKey: String, createdAt: Timestamp) {
+    /// What it is for, in the order of its life.
+    public enum Phase: String, Codable, Sendable {
+        /// Believed, so that it may issue later.
+        case coming
+        /// Believed, and what is issued is signed with it: one at a time.
+        case issuing
+        /// Believed until nobody shows a certificate of it.
+        case going
+        /// Believed by nobody. Remembered, so that nodes that are behind know that they need not believe it.
+        case gone
+    }
+
+    public init(
+        id: String, certificate: String, sealedKey: String, createdAt: Timestamp, phase: Phase = .issuing
+    ) {
         self.id = id
         self.certificate = certificate
         self.sealedKey = sealedKey
         self.createdAt = createdAt
+        self.phase = phase
     }
 }
 
@@ -341,10 +357,11 @@ extension RemovedNodeRow {
 }
 
 extension AuthorityRow {
-    init(row: Row) {
+    init(row: Row) throws {
+        guard let phase = Phase(rawValue: row.text("phase")) else { throw CorruptRow("authorities", row.text("id")) }
         self.init(
             id: row.text("id"), certificate: row.text("certificate"), sealedKey: row.text("sealed_key"),
-            createdAt: row.time("created_at"))
+            createdAt: row.time("created_at"), phase: phase)
     }
 }
 

@@ -57,7 +57,19 @@ enum Schema {
             id TEXT PRIMARY KEY,
             certificate TEXT NOT NULL,
             sealed_key TEXT NOT NULL,
-            created_at INTEGER NOT NULL
+            created_at INTEGER NOT NULL,
+            phase TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE certificates (
+            node TEXT PRIMARY KEY,
+            serial TEXT NOT NULL,
+            authority TEXT NOT NULL,
+            not_before INTEGER NOT NULL,
+            not_after INTEGER NOT NULL,
+            trusted TEXT NOT NULL,
+            renew_serial TEXT,
+            recorded_at INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
 
         CREATE TABLE join_tokens (
@@ -229,7 +241,8 @@ enum Schema {
 
     /// Every table in the order it is made, with its primary key: the order of the digest.
     static let tables: [(name: String, key: String)] = [
-        ("meta", "id"), ("nodes", "id"), ("removed_nodes", "member"), ("authorities", "id"), ("join_tokens", "id"),
+        ("meta", "id"), ("nodes", "id"), ("removed_nodes", "member"), ("authorities", "id"), ("certificates", "node"),
+        ("join_tokens", "id"),
         ("apps", "namespace, name"), ("services", "namespace, app, name"),
         ("specs", "namespace, app, service, generation"), ("releases", "namespace, app, release"), ("rollouts", "id"),
         ("published_ports", "protocol, host_port"), ("tasks", "id"), ("addresses", "address"),

@@ -73,6 +73,8 @@ final class Applier {
         case .setNode(let change): try setNode(change)
         case .setLiveness(let change): try setLiveness(change)
         case .rotateJoinToken(let change): try rotateJoinToken(change)
+        case .changeCertificates(let change): try changeCertificates(change)
+        case .changeAuthority(let change): try changeAuthority(change)
         }
     }
 

@@ -193,6 +193,7 @@ extension Applier {
         ).map { TaskID($0.text("id")) }
         for task in tasks { try lose(task, reason) }
         try db.run("DELETE FROM nodes WHERE id = ?", [node.id.raw])
+        try db.run("DELETE FROM certificates WHERE node = ?", [node.id.raw])
         try db.run(
             "INSERT OR REPLACE INTO removed_nodes VALUES (?, ?, ?, ?, ?)",
             [
@@ -211,21 +212,11 @@ extension Applier {
         _ = try recordTasks(RecordTasks(reports: [TaskReport(task: id, status: status)]))
     }
 
-    private static func noNode(_ id: NodeID) -> Problem {
+    static func noNode(_ id: NodeID) -> Problem {
         Problem(.notFound, "no node \(id)", hint: "`hivemind node ls` shows what there is")
     }
 
-    // MARK: - Identity
-
-    func putAuthority(_ authority: AuthorityRow) throws -> Applied.Outcome {
-        guard try db.row("SELECT id FROM authorities WHERE id = ?", [authority.id]) == nil else {
-            return .done(.unchanged)
-        }
-        try db.run(
-            "INSERT INTO authorities VALUES (?, ?, ?, ?)",
-            [authority.id, authority.certificate, authority.sealedKey, authority.createdAt.milliseconds])
-        return .done(.created)
-    }
+    // MARK: - Tokens
 
     func putJoinToken(_ token: JoinTokenRow) throws -> Applied.Outcome {
         // What has expired is of no use to anybody, and makes room.
