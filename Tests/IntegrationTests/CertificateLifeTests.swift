@@ -79,9 +79,8 @@ extension BlackBox {
                 let again = try await first.cli("security", "certs", "rotate-ca", "--yes")
                 #expect(again.status == 7 && again.stderr.contains("under way"), "\(again)")
                 // Whoever leads now is killed; the others know how far it came.
-                let leads = try await first.json("cluster", "status")["leader"]
-                let name = leads["name"].string ?? leads.string ?? ""
-                let leader = cluster.nodes.first { $0.name == name } ?? first
+                let name = try await first.json("status")["leader"].string
+                let leader = try #require(cluster.nodes.first { $0.name == name }, "nobody leads")
                 try await cluster.kill9(leader)
                 try await cluster.start(leader)
                 try await cluster.start(last)
