@@ -172,7 +172,7 @@ struct Written<Value: Sendable>: Sendable {
     var operation: String?
 }
 
-struct LogFilter: Hashable, Sendable {
+struct LogFilter: Hashable, Codable, Sendable {
     var service: String?
     /// Id or prefix.
     var task: String?
@@ -180,4 +180,8 @@ struct LogFilter: Hashable, Sendable {
     var tail: Int?
     var since: Timestamp?
     var follow: Bool
+
+    func matches(task id: TaskID, service name: String) -> Bool {
+        (service == nil || service == name) && task.map { id.raw.hasPrefix($0) } ?? true
+    }
 }

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
+internal import Logging
+internal import Model
+internal import Raft
+internal import Store
+internal import Synchronization
+
+/// Both ends of what nodes ask one another.
+final class NodeCalls: Sendable {
+    private let logs: LocalLogs
+    private let log: Logger
+    private let sessions = LogSessions()
+    private let link = Mutex<(any PeerLink)?>(nil)
+
+    init(logs: LocalLogs, log: Logger) {
+        self.logs = logs
+        self.log = log
+    }
+
+    func connect(_ link: any PeerLink) { self.link.withLock { $0 = link } }
+
+    /// - Returns: an answer without a problem.
+    /// - Throws: `PeerError` when it does not come, `Problem` of the other node.
+    @discardableResult
+    func ask(_ call: NodeCall, of node: NodeRow, deadline: Duration) async throws -> NodeAnswer {
+        guard let link = link.withLock({ $0 }) else { throw PeerError(.unknownPeer, "this node knows no other") }
+        let body = Array(try JSON.encode(call))
+        let bytes = try await link.forward(PeerRequest.node(body).encoded(), to: node.member, deadline: deadline)
+        let answer: NodeAnswer
+        do { answer = try JSON.decode(NodeAnswer.self, from: Data(bytes)) } catch {
+            throw Problem(
+                .internal, "what `\(node.name)` answers cannot be read: \(error)",
+                hint: "do all nodes run the same version?")
+        }
+        if let problem = answer.problem { throw problem }
+        return answer
+    }
+
+    /// JSON of a `NodeAnswer`.
+    func answer(_ body: [UInt8], from member: MemberID) async -> [UInt8] {
+        var answer = NodeAnswer()
+        do {
+            answer = try await carryOut(try JSON.decode(NodeCall.self, from: Data(body)), for: member)
+        } catch let problem as Problem {
+            answer.problem = problem
+        } catch {
+            log.warning("a node's question has no answer", metadata: ["member": "\(member)", "error": "\(error)"])
+            answer.problem = Problem(.internal, "\(error)")
+        }
+        return (try? JSON.encode(answer)).map { Array($0) } ?? []
+    }
+
+    private func carryOut(_ call: NodeCall, for member: MemberID) async throws -> NodeAnswer {
+        switch call {
+        case .openLogs(let call):
+            let lines = try await logs.read(call.key, call.filter, resume: call.resume)
+            return NodeAnswer(session: try await sessions.open(lines, for: member))
+        case .nextLogs(let session):
+            let page = try await sessions.page(session, for: member)
+            return NodeAnswer(lines: page.lines, isEnd: page.isEnd)
+        case .closeLogs(let session):
+            await sessions.close(session, for: member)
+            return NodeAnswer()
+        }
+    }
+}
