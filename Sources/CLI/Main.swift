@@ -28,6 +28,7 @@ struct Hivemind: AsyncParsableCommand {
                 subcommands: [
                     NodeCommand.self, StatusCommand.self, WhyCommand.self, ClusterCommand.self, EventsCommand.self,
                     QueryCommand.self,
+                    NetworkCommand.self,
                     DaemonCommand.self, AdminCommand.self, DevCommand.self,
                 ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),

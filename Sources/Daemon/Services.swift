@@ -106,7 +106,8 @@ public enum DaemonMain {
         let next = NextLife()
         let removal = Removal()
         let calls = NodeCalls(
-            logs: LocalLogs(own: identity.id, state: state, runtime: rooms.effects.runtime), log: log)
+            logs: LocalLogs(own: identity.id, state: state, runtime: rooms.effects.runtime),
+            networking: rooms.effects.networking, log: log)
         var transport: PeerTransport?
         var duties: LeaderDuties?
         var follower: NodeFollower?

@@ -58,6 +58,12 @@ public final class KernelNetworking: Networking {
         }
     }
 
+    public func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis] {
+        try await diagnose(nodes, within: limit).map {
+            PathDiagnosis(node: $0.node, finding: $0.finding, reason: $0.reason)
+        }
+    }
+
     /// The interface is `eth0`, with the address as /32. Completes or rebuilds what a crash left.
     /// - Throws: `.invalid` for an address outside this node's subnet, `.alreadyExists` when another task has it.
     public func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment {
@@ -68,6 +74,8 @@ public final class KernelNetworking: Networking {
     public func detach(task: TaskID) async throws { try await engine.detach(task) }
 
     public func attachedTasks() async throws -> [TaskID] { try await engine.attachedTasks() }
+
+    public func addresses() async throws -> [TaskID: IPv4Address] { try await engine.addresses() }
 
     /// Writes what differs from the last table; everything, still in one transaction, the first time and when the
     /// differences are refused. UDP flows to endpoints that left are cut, TCP connections are not.

@@ -188,6 +188,11 @@ actor NetworkEngine {
         return names.map(\.task).sorted()
     }
 
+    func addresses() throws(NetworkError) -> [TaskID: IPv4Address] {
+        let found = try attachmentsInKernel(try handles())
+        return Dictionary(found.map { ($0.key.task, $0.value) }, uniquingKeysWith: { first, _ in first })
+    }
+
     func program(_ table: BalancingTable) throws(NetworkError) -> [PublishedPort] {
         let node = try preparedNode()
         let handles = try handles()

@@ -46,6 +46,7 @@ struct APIServer: Service {
         RouteTable(
             routes: AppRoutes.all + TaskRoutes.all + VolumeRoutes.all + ImageRoutes.all + ConfigRoutes.all
                 + NodeRoutes.all + ClusterRoutes.all + MembershipRoutes.all + EventRoutes.all
+                + NetworkRoutes.all
                 + SystemRoutes.all(version: version))
     }
 

@@ -66,6 +66,12 @@ protocol Backend: Sendable {
     func removeNode(_ nameOrID: String) async throws -> UInt64
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 
+    // The network
+    func networks() async throws -> ItemList<NetworkView>
+    /// The way from every node to every other one, tried out now.
+    func diagnoseNetwork() async throws -> NetworkDoctorView
+    func checkAddresses() async throws -> AddressCheckView
+
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>
     func volume(_ key: ObjectKey) async throws -> VolumeView

@@ -75,7 +75,9 @@ struct RemoteLogs: Sendable {
     ) async throws -> Bool {
         var repeated = place.repeated
         let opened = try await calls.ask(
-            .openLogs(LogsCall(key: key, filter: filter, resume: place.resume)), of: node, deadline: Self.pageDeadline)
+            .openLogs(LogsCall(key: key, filter: filter, resume: place.resume)), of: node,
+            // Who is known not to answer is asked all the same, but not waited for long.
+            deadline: node.liveness == .down ? .seconds(1) : Self.pageDeadline)
         guard let session = opened.session else { throw Problem(.internal, "it answers without a session") }
         do {
             while true {

@@ -8,6 +8,10 @@ enum NodeCall: Codable, Sendable {
     /// The lines that follow, at most a page, after a second at the latest.
     case nextLogs(session: UInt64)
     case closeLogs(session: UInt64)
+    /// The addresses its links have.
+    case addresses
+    /// The ways from it to all others, tried out.
+    case probe
 }
 
 struct LogsCall: Codable, Sendable {
@@ -24,4 +28,6 @@ struct NodeAnswer: Codable, Sendable {
     var lines: [AppLogLine]?
     /// Nothing follows these lines.
     var isEnd: Bool?
+    var addresses: [TaskID: IPv4Address]?
+    var paths: [PathDiagnosis]?
 }

@@ -8,13 +8,18 @@ internal import Synchronization
 
 /// Both ends of what nodes ask one another.
 final class NodeCalls: Sendable {
+    /// For a probe's packets to come back.
+    static let probeLimit = Duration.milliseconds(1_500)
+
     private let logs: LocalLogs
+    private let networking: any Networking
     private let log: Logger
     private let sessions = LogSessions()
     private let link = Mutex<(any PeerLink)?>(nil)
 
-    init(logs: LocalLogs, log: Logger) {
+    init(logs: LocalLogs, networking: any Networking, log: Logger) {
         self.logs = logs
+        self.networking = networking
         self.log = log
     }
 
@@ -51,6 +56,40 @@ final class NodeCalls: Sendable {
         return (try? JSON.encode(answer)).map { Array($0) } ?? []
     }
 
+    /// Asks every node the same at the same time, this one among them.
+    func askAll(
+        _ call: NodeCall, deadline: Duration
+    ) async throws -> [(node: NodeRow, answer: Result<NodeAnswer, any Error>)] {
+        let nodes = try await logs.state.read { try $0.nodes() }
+        let answers = await withTaskGroup(of: (Int, Result<NodeAnswer, any Error>).self) { group in
+            for (place, node) in nodes.enumerated() {
+                group.addTask { [self] in
+                    do {
+                        let answer =
+                            node.id == logs.own
+                            ? try await carryOut(call, for: node.member)
+                            : try await ask(call, of: node, deadline: deadline)
+                        return (place, .success(answer))
+                    } catch { return (place, .failure(error)) }
+                }
+            }
+            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+        return nodes.enumerated().compactMap { place, node in answers[place].map { (node, $0) } }
+    }
+
+    private func probe() async throws -> [PathDiagnosis] {
+        let remotes = try await logs.state.read { try $0.nodes() }
+            .filter { $0.id != logs.own && !$0.peerAddress.isEmpty }
+            .compactMap { node in
+                IPv4Address(node.address).map {
+                    RemoteNode(id: node.id, address: $0, subnet: node.subnet, name: node.name)
+                }
+            }
+        guard !remotes.isEmpty else { return [] }
+        return try await networking.probe(remotes, within: Self.probeLimit)
+    }
+
     private func carryOut(_ call: NodeCall, for member: MemberID) async throws -> NodeAnswer {
         switch call {
         case .openLogs(let call):
@@ -62,6 +101,8 @@ final class NodeCalls: Sendable {
         case .closeLogs(let session):
             await sessions.close(session, for: member)
             return NodeAnswer()
+        case .addresses: return NodeAnswer(addresses: try await networking.addresses())
+        case .probe: return NodeAnswer(paths: try await probe())
         }
     }
 }

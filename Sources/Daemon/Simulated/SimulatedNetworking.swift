@@ -64,6 +64,24 @@ final class SimulatedNetworking: Networking {
 
     func attachedTasks() async throws -> [TaskID] { state.withLock { $0.attachments.keys.sorted() } }
 
+    func addresses() async throws -> [TaskID: IPv4Address] { state.withLock { $0.attachments } }
+
+    /// Every node that was connected is reached: there is nothing in between.
+    func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis] {
+        state.withLock { state in
+            nodes.map { node in
+                guard !state.remotes.contains(where: { $0.id == node.id }) else {
+                    return PathDiagnosis(node: node.id, finding: .healthy)
+                }
+                return PathDiagnosis(
+                    node: node.id, finding: .missingRoute,
+                    reason: Reason(
+                        .networkFailed, "node `\(node.name)` is not connected yet",
+                        hint: "it is within a minute; see the log of this node"))
+            }
+        }
+    }
+
     func program(_ table: BalancingTable) async throws -> [PublishedPort] {
         try state.withLock { state in
             try state.faults.take(.program)

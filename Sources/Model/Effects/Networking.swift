@@ -22,6 +22,16 @@ public protocol Networking: Sendable {
     /// Tasks that have anything left here, sorted; found in the kernel, not remembered.
     func attachedTasks() async throws -> [TaskID]
 
+    /// The same with the address each has; a link that is half made may be missing.
+    func addresses() async throws -> [TaskID: IPv4Address]
+
+    /// Tries the way to each of `nodes` with real packets, and changes nothing.
+    /// - Parameters:
+    ///   - nodes: every other node, so that two with one address are found.
+    ///   - limit: how long an answer may take.
+    /// - Returns: one for each, in their order.
+    func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis]
+
     /// Makes the rules equal to `table` in one transaction, holding a reservation of each published port.
     /// Returns the ports that could not be reserved because a program of the host listens there; those are not published.
     func program(_ table: BalancingTable) async throws -> [PublishedPort]
@@ -69,11 +79,39 @@ public struct RemoteNode: Hashable, Codable, Sendable {
     public var address: IPv4Address
     /// Of its containers.
     public var subnet: IPv4Subnet
+    /// What people call it.
+    public var name: String
 
-    public init(id: NodeID, address: IPv4Address, subnet: IPv4Subnet) {
+    /// - Parameter name: nil where only the id is known.
+    public init(id: NodeID, address: IPv4Address, subnet: IPv4Subnet, name: String? = nil) {
         self.id = id
         self.address = address
         self.subnet = subnet
+        self.name = name ?? id.raw
+    }
+}
+
+/// What is wrong with the way from one node to another.
+public enum PathFinding: String, Hashable, Codable, Sendable {
+    case healthy, unreachable
+    case duplicateAddress = "duplicate_address"
+    case missingRoute = "missing_route"
+    case blockedUDP = "blocked_udp"
+    case wrongMTU = "wrong_mtu"
+    case brokenOffload = "broken_offload"
+}
+
+/// How the way to one node was found.
+public struct PathDiagnosis: Hashable, Codable, Sendable {
+    public var node: NodeID
+    public var finding: PathFinding
+    /// Nil when all is well.
+    public var reason: Reason?
+
+    public init(node: NodeID, finding: PathFinding, reason: Reason? = nil) {
+        self.node = node
+        self.finding = finding
+        self.reason = reason
     }
 }
 
