@@ -75,6 +75,21 @@ public final class KernelNetworking: Networking {
 
     public func attachedTasks() async throws -> [TaskID] { try await engine.attachedTasks() }
 
+    public func conflicts(_ ranges: AddressRanges) async throws -> [Reason] {
+        try await engine.conflicts(ranges).map(\.reason)
+    }
+
+    /// On a thread of its own: other calls go on.
+    public func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks] {
+        let knock = try await engine.makeKnock(from: own)
+        return try await Threads.runAside { knock.run(others, nonce: nonce, within: limit) }
+    }
+
+    /// Makes a link and a security association for a moment.
+    public func encryption() async throws -> EncryptionSupport { try await engine.encryption() }
+
     public func addresses() async throws -> [TaskID: IPv4Address] { try await engine.addresses() }
 
     /// Writes what differs from the last table; everything, still in one transaction, the first time and when the

@@ -216,6 +216,12 @@ final class FakeBackend: Backend {
     }
 
     func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
+    func checkJoin(_ request: ClusterJoinRequest) async throws -> ClusterJoinCheckView {
+        ClusterJoinCheckView(findings: [], nodes: [])
+    }
+    func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer {
+        throw Problem(.unauthenticated, "the token is not known")
+    }
     func networks() async throws -> ItemList<NetworkView> { ItemList(items: [], index: 9) }
     func diagnoseNetwork() async throws -> NetworkDoctorView { NetworkDoctorView(paths: [], silent: []) }
     func checkAddresses() async throws -> AddressCheckView {

@@ -31,7 +31,9 @@ struct NetworkDoctor: AsyncParsableCommand {
         try output.show(json: answer.body, names: view.paths.map { "\($0.from) \($0.to)" }) { table.rendered($0) }
         for node in view.silent { output.note("note: node `\(node.node)` could not be asked: \(node.why)") }
         let wrong = view.paths.filter { $0.finding != .healthy }
-        if let hint = wrong.first?.reason?.hint {
+        // What is wrong on one end shows on both: the one that says most comes first.
+        let cause = wrong.first { [.missingRoute, .duplicateAddress].contains($0.finding) } ?? wrong.first
+        if let hint = cause?.reason?.hint {
             throw CLIError(.general, "\(wrong.count) of \(view.paths.count) ways are not healthy", hint: hint)
         }
         guard view.healthy else {

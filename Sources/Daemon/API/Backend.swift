@@ -56,9 +56,13 @@ protocol Backend: Sendable {
     // Coming and going. The node that founds, joins or leaves begins another life after the answer.
     func initializeCluster(_ request: ClusterInitRequest) async throws -> ClusterInitView
     func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView
+    /// What keeps this machine from joining; changes nothing.
+    func checkJoin(_ request: ClusterJoinRequest) async throws -> ClusterJoinCheckView
     func leaveCluster() async throws
     /// For a machine that knocks here, whoever leads.
     func admit(_ application: JoinApplication) async throws -> JoinWelcome
+    /// For a machine that wants to know whether it could join.
+    func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer
     func authorities() async throws -> AuthorityView
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView
     func joinTokens() async throws -> ItemList<JoinTokenView>

@@ -12,6 +12,26 @@ enum NodeCall: Codable, Sendable {
     case addresses
     /// The ways from it to all others, tried out.
     case probe
+    /// Ways to and from a machine that wants to join.
+    case knock(KnockCall)
+}
+
+/// How a machine that wants to join is tried. It does its part at the same time.
+struct KnockCall: Codable, Sendable {
+    var address: IPv4Address
+    /// Where it listens and answers with the nonce; empty where it cannot.
+    var ports: [Int]
+    /// 16 bytes, hexadecimal.
+    var nonce: String
+}
+
+struct KnockAnswer: Codable, Sendable {
+    /// Ports that could not be reached, with why.
+    var closed: [Int: String]
+    /// What came to the overlay's port.
+    var heard: Knocks
+    /// Why that could not be tried.
+    var fault: String?
 }
 
 struct LogsCall: Codable, Sendable {
@@ -30,4 +50,5 @@ struct NodeAnswer: Codable, Sendable {
     var isEnd: Bool?
     var addresses: [TaskID: IPv4Address]?
     var paths: [PathDiagnosis]?
+    var knock: KnockAnswer?
 }

@@ -10,6 +10,7 @@ internal import Synchronization
 final class NodeCalls: Sendable {
     /// For a probe's packets to come back.
     static let probeLimit = Duration.milliseconds(1_500)
+    static let knockLimit = Duration.seconds(2)
 
     private let logs: LocalLogs
     private let networking: any Networking
@@ -78,6 +79,23 @@ final class NodeCalls: Sendable {
         return nodes.enumerated().compactMap { place, node in answers[place].map { (node, $0) } }
     }
 
+    private func knock(_ call: KnockCall) async throws -> KnockAnswer {
+        guard let nonce = NodeBackend.bytes(hex: call.nonce), nonce.count == Greeter.nonceBytes,
+            let own = try await logs.state.read({ [own = logs.own] in try $0.node(own) }).flatMap({
+                IPv4Address($0.address)
+            })
+        else { throw Problem(.badRequest, "a knock needs a nonce of \(Greeter.nonceBytes) bytes") }
+        async let closed = Greeter.closed(call.ports.prefix(4), of: call.address, nonce: nonce)
+        var answer = KnockAnswer(closed: [:], heard: [])
+        do {
+            answer.heard =
+                try await networking.knock([call.address], from: own, nonce: nonce, within: Self.knockLimit)[
+                    call.address] ?? []
+        } catch { answer.fault = reason(for: error).message }
+        answer.closed = await closed
+        return answer
+    }
+
     private func probe() async throws -> [PathDiagnosis] {
         let remotes = try await logs.state.read { try $0.nodes() }
             .filter { $0.id != logs.own && !$0.peerAddress.isEmpty }
@@ -102,6 +120,7 @@ final class NodeCalls: Sendable {
             await sessions.close(session, for: member)
             return NodeAnswer()
         case .addresses: return NodeAnswer(addresses: try await networking.addresses())
+        case .knock(let call): return NodeAnswer(knock: try await knock(call))
         case .probe: return NodeAnswer(paths: try await probe())
         }
     }

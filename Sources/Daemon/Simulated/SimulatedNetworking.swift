@@ -82,6 +82,18 @@ final class SimulatedNetworking: Networking {
         }
     }
 
+    func conflicts(_ ranges: AddressRanges) async throws -> [Reason] { [] }
+
+    func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks] {
+        Dictionary(others.map { ($0, Knocks.all) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    func encryption() async throws -> EncryptionSupport {
+        EncryptionSupport(wireGuard: "a simulated network sends nothing", esp: "a simulated network sends nothing")
+    }
+
     func program(_ table: BalancingTable) async throws -> [PublishedPort] {
         try state.withLock { state in
             try state.faults.take(.program)

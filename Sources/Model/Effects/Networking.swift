@@ -32,6 +32,21 @@ public protocol Networking: Sendable {
     /// - Returns: one for each, in their order.
     func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis]
 
+    /// What of `ranges` something of this machine has already, with what to do about it; empty when both are free.
+    func conflicts(_ ranges: AddressRanges) async throws -> [Reason]
+
+    /// Sends datagrams of both sizes to the overlay's port of machines that do the same at the same time.
+    /// - Parameters:
+    ///   - own: an address of this machine.
+    ///   - nonce: 16 bytes both ends know.
+    /// - Returns: what came from each; none for those that are missing.
+    func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks]
+
+    /// What this machine could encrypt with what nodes send one another, found out by trying.
+    func encryption() async throws -> EncryptionSupport
+
     /// Makes the rules equal to `table` in one transaction, holding a reservation of each published port.
     /// Returns the ports that could not be reserved because a program of the host listens there; those are not published.
     func program(_ table: BalancingTable) async throws -> [PublishedPort]
@@ -89,6 +104,29 @@ public struct RemoteNode: Hashable, Codable, Sendable {
         self.subnet = subnet
         self.name = name ?? id.raw
     }
+}
+
+/// Why each way to encrypt cannot be had; nil for one that can.
+public struct EncryptionSupport: Hashable, Codable, Sendable {
+    public var wireGuard: String?
+    /// IPsec with AES-GCM.
+    public var esp: String?
+
+    public init(wireGuard: String?, esp: String?) {
+        self.wireGuard = wireGuard
+        self.esp = esp
+    }
+}
+
+/// Datagrams that arrived from another machine.
+public struct Knocks: OptionSet, Hashable, Codable, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    public static let small = Self(rawValue: 1)
+    /// As long as the sender's link lets through in one piece.
+    public static let whole = Self(rawValue: 2)
+    public static let all: Self = [.small, .whole]
 }
 
 /// What is wrong with the way from one node to another.
