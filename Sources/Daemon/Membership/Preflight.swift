@@ -96,7 +96,8 @@ struct Preflight: Sendable {
             do { greeters.append(try await Greeter.listen(address, port: port, nonce: nonce)) } catch {
                 findings.append(
                     JoinFinding(
-                        .ports, .conflict, "TCP port \(port) of this machine cannot be listened on: \(Greeter.why(error))",
+                        .ports, .conflict,
+                        "TCP port \(port) of this machine cannot be listened on: \(Greeter.why(error))",
                         hint: "see who has it (ss -ltnp sport = \(port)), or choose another port"))
             }
         }
@@ -196,7 +197,8 @@ struct Preflight: Sendable {
                     .mtu, .conflict,
                     "small datagrams arrive, those of the links' whole MTU do not, between this machine and "
                         + list(Array(Set(outWhole + backWhole))),
-                    hint: "give all links the same MTU, one that what is between them lets through: ip link set DEV mtu N"
+                    hint:
+                        "give all links the same MTU, one that what is between them lets through: ip link set DEV mtu N"
                 ))
         }
         return findings

@@ -51,13 +51,16 @@ enum EncryptionProbe {
         for number in [UInt32(160), 128] { withUnsafeBytes(of: number) { algorithm += Array($0) } }
         algorithm += (0..<20).map { _ in UInt8.random(in: 0...255) }
         do throws(NetworkError) {
-            try send("cannot add a security association", XFRM_MSG_NEWSA, withUnsafeBytes(of: state) { Array($0) }, socket) {
+            try send(
+                "cannot add a security association", XFRM_MSG_NEWSA, withUnsafeBytes(of: state) { Array($0) }, socket
+            ) {
                 nla_put($0, Int32(XFRMA_ALG_AEAD.rawValue), Int32(algorithm.count), algorithm)
             }
         } catch { return error.message }
         var id = xfrm_usersa_id()
         (id.daddr, id.spi, id.family, id.proto) = (state.id.daddr, state.id.spi, state.family, state.id.proto)
-        try send("cannot remove a security association", XFRM_MSG_DELSA, withUnsafeBytes(of: id) { Array($0) }, socket) { _ in 0 }
+        try send("cannot remove a security association", XFRM_MSG_DELSA, withUnsafeBytes(of: id) { Array($0) }, socket)
+        { _ in 0 }
         return nil
     }
 
