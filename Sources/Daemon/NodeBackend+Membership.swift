@@ -217,7 +217,8 @@ extension NodeBackend {
         return answer
     }
 
-    private static func objections(to question: PreflightQuestion, _ nodes: [NodeRow]) -> [JoinFinding] {
+    /// What needs no ways between the machines. Pure but for the clock.
+    static func objections(to question: PreflightQuestion, _ nodes: [NodeRow]) -> [JoinFinding] {
         var findings = [
             LeaderDuties.versionFinding(question.version), LeaderDuties.clockFinding(question.now),
         ].compactMap { $0 }

@@ -234,15 +234,14 @@ final class NodeBackend: Backend {
     }
 
     func task(_ idOrPrefix: String) async throws -> TaskView {
-        let name = identity.name
-        let found = try await state.read { try $0.tasks(prefix: idOrPrefix) }
+        let (found, nodes) = try await state.read { (try $0.tasks(prefix: idOrPrefix), try $0.nodes()) }
         guard let task = found.first else {
             throw Problem(.notFound, "no task `\(idOrPrefix)`", hint: "`hivemind ps --all` lists them")
         }
         guard found.count == 1 || task.id.raw == idOrPrefix else {
             throw Problem(.badRequest, "several tasks begin with `\(idOrPrefix)`", hint: "give more characters")
         }
-        return Views.task(task, node: name)
+        return Views.task(task, node: nodes.first { $0.id == task.node }?.name ?? task.node.raw)
     }
 
     // MARK: - Volumes

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Model
+import Store
 import TestSupport
 import Testing
 
@@ -89,6 +90,22 @@ import Testing
         #expect(problem?.hint == "set it\nchoose another")
         #expect([JoinFinding]().problem == nil)
         #expect([two[0]].problem?.detail == "the clock is wrong")
+    }
+
+    @Test func `all that is wrong with a machine is said, not the first of it`() throws {
+        let other = NodeRow(
+            id: "n1", name: "alpha", member: 1, address: "192.0.2.1", peerAddress: "192.0.2.1:4484", apiAddress: "",
+            subnet: AddressRanges.standard.containers, cpuMillis: 1, memoryBytes: 1, version: "1")
+        let wrong = PreflightQuestion(name: "alpha", version: "0.0.0", now: Clock.now().milliseconds - 600_000)
+        let found = NodeBackend.objections(to: wrong, [other])
+        #expect(found.map(\.check) == [.version, .clock, .name])
+        #expect(found.allSatisfy { $0.hint != nil } && found[1].message.contains("behind"))
+        let right = PreflightQuestion(name: "beta", version: BuildInfo.version, now: Clock.now().milliseconds)
+        #expect(NodeBackend.objections(to: right, [other]).isEmpty)
+        #expect(
+            NodeBackend.objections(
+                to: PreflightQuestion(name: "a b", version: BuildInfo.version, now: Clock.now().milliseconds), []
+            ).map(\.check) == [.name])
     }
 
     @Test func `clocks and versions are compared without arithmetic that ends the daemon`() {
