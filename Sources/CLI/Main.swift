@@ -27,7 +27,7 @@ struct Hivemind: AsyncParsableCommand {
                 name: "Node and cluster",
                 subcommands: [
                     NodeCommand.self, StatusCommand.self, WhyCommand.self, ClusterCommand.self, EventsCommand.self,
-                    QueryCommand.self, SecurityCommand.self,
+                    QueryCommand.self, SecurityCommand.self, NetworkCommand.self,
                     DaemonCommand.self, AdminCommand.self, DevCommand.self,
                 ]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),

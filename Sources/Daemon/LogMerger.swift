@@ -1,42 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Model
 
-/// Lines of several tasks as one stream.
+/// Where lines come from: a task of this node, or all tasks of another node.
+struct LogSource: Sendable {
+    /// The same source is opened once.
+    var id: String
+    /// Reads from the beginning of what is wanted; called once.
+    var open: @Sendable () -> AsyncThrowingStream<AppLogLine, any Error>
+}
+
+/// Lines of several sources as one stream.
 enum LogMerger {
-    /// Stored lines come in order of time over all tasks; when following, new lines come as they arrive.
+    /// Stored lines come in order of time over all sources; when following, new lines come as they arrive.
     ///
-    /// Reads at most one line ahead per task, so that a slow reader holds back the files, not memory.
+    /// Reads at most one line ahead per source, so that a slow reader holds back the files, not memory.
     /// - Parameter later: asked twice a second while following: what there is to follow by then, nil when nothing will
     ///   be added any more.
     static func merge(
-        _ queries: [(service: String, query: LogQuery)],
-        follow: Bool,
-        later: (@Sendable () async throws -> [(service: String, query: LogQuery)]?)? = nil,
-        open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+        _ sources: [LogSource], follow: Bool, later: (@Sendable () async throws -> [LogSource]?)? = nil
     ) -> AsyncThrowingStream<AppLogLine, any Error> {
-        if follow { return following(queries, later: later, open: open) }
-        let merger = Merge(queries, open: open)
+        if follow { return following(sources, later: later) }
+        let merger = Merge(sources)
         return AsyncThrowingStream { try await merger.next() }
     }
 
     private actor Merge {
         private struct Source {
-            var service: String
-            var task: TaskID
-            var iterator: AsyncThrowingStream<LogLine, any Error>.AsyncIterator
-            var head: LogLine?
+            var iterator: AsyncThrowingStream<AppLogLine, any Error>.AsyncIterator
+            var head: AppLogLine?
         }
 
-        private let queries: [(service: String, query: LogQuery)]
-        private let open: @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+        private let opened: [AsyncThrowingStream<AppLogLine, any Error>]
         private var sources: [Source]?
 
-        init(
-            _ queries: [(service: String, query: LogQuery)],
-            open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
-        ) {
-            self.queries = queries
-            self.open = open
+        init(_ sources: [LogSource]) {
+            // All before the first is waited for: other nodes are asked at the same time.
+            opened = sources.map { $0.open() }
         }
 
         func next() async throws -> AppLogLine? {
@@ -45,10 +44,10 @@ enum LogMerger {
                 current = sources
             } else {
                 current = []
-                for (service, query) in queries {
-                    var iterator = open(query).makeAsyncIterator()
+                for stream in opened {
+                    var iterator = stream.makeAsyncIterator()
                     let head = try await iterator.next(isolation: self)
-                    current.append(Source(service: service, task: query.task, iterator: iterator, head: head))
+                    current.append(Source(iterator: iterator, head: head))
                 }
             }
             var oldest: Int?
@@ -58,31 +57,24 @@ enum LogMerger {
                 oldest = index
             }
             guard let index = oldest, let line = current[index].head else { return nil }
-            let result = AppLogLine(
-                task: current[index].task, service: current[index].service, at: line.at, stream: line.stream,
-                text: line.text)
             var iterator = current[index].iterator
             current[index].head = try await iterator.next(isolation: self)
             current[index].iterator = iterator
             sources = current
-            return result
+            return line
         }
     }
 
     private static func following(
-        _ queries: [(service: String, query: LogQuery)],
-        later: (@Sendable () async throws -> [(service: String, query: LogQuery)]?)?,
-        open: @escaping @Sendable (LogQuery) -> AsyncThrowingStream<LogLine, any Error>
+        _ sources: [LogSource], later: (@Sendable () async throws -> [LogSource]?)?
     ) -> AsyncThrowingStream<AppLogLine, any Error> {
         let (stream, output) = AsyncThrowingStream.makeStream(
             of: AppLogLine.self, throwing: (any Error).self, bufferingPolicy: .bufferingOldest(4096))
-        @Sendable func follow(_ service: String, _ query: LogQuery) async {
+        @Sendable func follow(_ source: LogSource) async {
             do {
-                for try await line in open(query) {
-                    let item = AppLogLine(
-                        task: query.task, service: service, at: line.at, stream: line.stream, text: line.text)
+                for try await line in source.open() {
                     // A slow reader holds the file back: nothing is dropped and memory stays bounded.
-                    while case .dropped = output.yield(item) { try await Task.sleep(for: .milliseconds(20)) }
+                    while case .dropped = output.yield(line) { try await Task.sleep(for: .milliseconds(20)) }
                     if Task.isCancelled { return }
                 }
             } catch is CancellationError {
@@ -92,16 +84,16 @@ enum LogMerger {
         }
         let work = Task {
             await withDiscardingTaskGroup { group in
-                for (service, query) in queries { group.addTask { await follow(service, query) } }
-                var known = Set(queries.map(\.query.task))
+                for source in sources { group.addTask { await follow(source) } }
+                var known = Set(sources.map(\.id))
                 do {
                     while let later, !Task.isCancelled {
                         try await Task.sleep(for: .milliseconds(500))
                         guard let current = try await later() else { break }
-                        for (service, query) in current where !known.contains(query.task) {
-                            group.addTask { await follow(service, query) }
+                        for source in current where !known.contains(source.id) {
+                            group.addTask { await follow(source) }
                         }
-                        known = Set(current.map(\.query.task))
+                        known = Set(current.map(\.id))
                     }
                 } catch is CancellationError {
                 } catch {

@@ -19,6 +19,7 @@ extension NodeBackend {
                 .conflict, "this node belongs to cluster `\(identity.clusterID)` already",
                 hint: "let others in with a token: hivemind cluster token create")
         }
+        if request.encrypt == true { throw try await refusalToEncrypt() }
         let place = try await place(request.advertise, peerPort: request.peerPort, apiPort: request.apiPort)
         let now = Date()
         let authority = try CertificateAuthority.make(clusterID: identity.clusterID, now: now)
@@ -49,6 +50,24 @@ extension NodeBackend {
         return ClusterInitView(
             id: identity.clusterID, node: identity.name,
             address: "\(PeerAddress(host: place.advertise, port: place.apiPort))", recoveryCode: key.recoveryCode)
+    }
+
+    /// Nothing is ever sent in clear where somebody asked for the contrary.
+    private func refusalToEncrypt() async throws -> Problem {
+        let support = try await effects.networking.encryption()
+        let faults = [support.wireGuard.map { "WireGuard: \($0)" }, support.esp.map { "IPsec: \($0)" }]
+            .compactMap { $0 }
+        let hint =
+            "join the machines by an encrypted network of your own and give its address with --advertise, or leave "
+            + "--encrypt out where the network between them is trusted"
+        guard faults.count == 2 else {
+            return Problem(
+                .conflict,
+                "this kernel has \(support.wireGuard == nil ? "WireGuard" : "IPsec"), but \(BuildInfo.version) of "
+                    + "hivemind cannot encrypt what containers of different nodes say yet",
+                hint: hint)
+        }
+        return Problem(.conflict, "this kernel cannot encrypt: \(faults.joined(separator: "; "))", hint: hint)
     }
 
     private func place(_ advertise: String?, peerPort: Int?, apiPort: Int?) async throws -> NodeFile.ClusterPlace {
@@ -86,12 +105,7 @@ extension NodeBackend {
                 .conflict, "this node belongs to cluster `\(cluster.clusterID)`, the token to another",
                 hint: "leave that first: hivemind cluster leave")
         }
-        let (apps, volumes) = try await state.read { (try $0.apps().count, try $0.volumes().count) }
-        guard apps == 0, volumes == 0 else {
-            throw Problem(
-                .conflict, "this node has \(apps) apps and \(volumes) volumes of its own, which would be lost",
-                hint: "delete them first (hivemind app ls, hivemind volume ls), or join with another machine")
-        }
+        if let problem = try await inspect(request, token).findings.problem { throw problem }
         guard let pin = NodeRow.Pin(rawValue: request.role ?? "auto") else {
             throw Problem(.badRequest, "`\(request.role ?? "")` is no role", hint: "voter or observer")
         }
@@ -123,6 +137,105 @@ extension NodeBackend {
             "this node joins a cluster", metadata: ["cluster": "\(welcome.clusterId)", "member": "\(welcome.member)"])
         membership.turn()
         return ClusterJoinView(id: welcome.clusterId, node: identity.name, member: welcome.member)
+    }
+
+    func checkJoin(_ request: ClusterJoinRequest) async throws -> ClusterJoinCheckView {
+        let token = try JoinToken(request.token)
+        guard membership.cluster == nil else {
+            throw Problem(
+                .conflict, "this node belongs to cluster `\(identity.clusterID)` already",
+                hint: "`hivemind cluster status` shows its members")
+        }
+        let (findings, nodes) = try await inspect(request, token)
+        return ClusterJoinCheckView(findings: findings, nodes: nodes)
+    }
+
+    /// Everything that keeps this machine from joining, at once.
+    private func inspect(
+        _ request: ClusterJoinRequest, _ token: JoinToken
+    ) async throws -> (findings: [JoinFinding], nodes: [String]) {
+        var findings: [JoinFinding] = []
+        let (apps, volumes) = try await state.read { (try $0.apps().count, try $0.volumes().count) }
+        if apps > 0 || volumes > 0 {
+            findings.append(
+                JoinFinding(
+                    .empty, .conflict,
+                    "this node has \(apps) apps and \(volumes) volumes of its own, which would be lost",
+                    hint: "delete them first (hivemind app ls, hivemind volume ls), or join with another machine"))
+        }
+        var own: NodeFile.ClusterPlace?
+        do {
+            own = try await place(request.advertise, peerPort: request.peerPort, apiPort: request.apiPort)
+        } catch let problem as Problem where problem.code == .badRequest {
+            findings.append(JoinFinding(.address, problem.code, problem.detail, hint: problem.hint))
+        }
+        let ways = await Preflight(
+            joining: Joining(token: token), networking: effects.networking, name: identity.name,
+            address: own.flatMap { IPv4Address($0.advertise) }, peerPort: own?.peerPort ?? 0,
+            apiPort: own?.apiPort ?? 0
+        ).run()
+        return (findings + ways.findings, ways.nodes)
+    }
+
+    func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer {
+        _ = try duties()
+        let now = Clock.now()
+        let (token, nodes, ranges) = try await state.read {
+            (try $0.joinToken(question.tokenId), try $0.nodes(), try $0.meta().ranges)
+        }
+        do throws(Problem) {
+            try LeaderDuties.check(token, secret: question.secret)
+            guard let token, token.expiresAt > now else {
+                throw Problem(
+                    .unauthenticated, "join token \(question.tokenId) expired",
+                    hint: "make a new one on a node of the cluster: hivemind cluster token create")
+            }
+            if let left = token.usesLeft, left < 1 {
+                throw Problem(
+                    .unauthenticated, "join token \(token.id) is used up",
+                    hint: "make a new one on a node of the cluster: hivemind cluster token create")
+            }
+        } catch {
+            log.warning(
+                "a machine's question was refused", metadata: ["name": "\(question.name)", "why": "\(error.detail)"])
+            throw error
+        }
+        var answer = PreflightAnswer(
+            findings: [], ranges: ranges,
+            nodes: nodes.filter { !$0.peerAddress.isEmpty && $0.liveness != .down }.map {
+                PreflightAnswer.Node(
+                    name: $0.name, address: $0.address, peerAddress: $0.peerAddress, apiAddress: $0.apiAddress)
+            }, knocks: [:])
+        guard let knock = question.knock else {
+            answer.findings = Self.objections(to: question, nodes)
+            return answer
+        }
+        for (node, result) in try await calls.askAll(.knock(knock), deadline: NodeCalls.knockLimit * 1.5) {
+            // Who cannot be asked now is no reason against the machine.
+            if case .success(let there) = result { answer.knocks[node.name] = there.knock }
+        }
+        return answer
+    }
+
+    /// What needs no ways between the machines. Pure but for the clock.
+    static func objections(to question: PreflightQuestion, _ nodes: [NodeRow]) -> [JoinFinding] {
+        var findings = [
+            LeaderDuties.versionFinding(question.version), LeaderDuties.clockFinding(question.now),
+        ].compactMap { $0 }
+        if question.name != NodeIdentity.label(question.name) {
+            findings.append(
+                JoinFinding(
+                    .name, .invalidName, "`\(question.name)` is no node name",
+                    hint: "letters, digits and dashes, at most 40"))
+        }
+        if let other = nodes.first(where: { $0.name == question.name }) {
+            findings.append(
+                JoinFinding(
+                    .name, .conflict, "the cluster has a node `\(question.name)` already, at \(other.address)",
+                    hint: "start the daemon with another --node-name, or if that one is gone: "
+                        + "hivemind node remove \(question.name)"))
+        }
+        return findings
     }
 
     func admit(_ application: JoinApplication) async throws -> JoinWelcome {

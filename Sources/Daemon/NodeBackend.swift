@@ -17,6 +17,7 @@ final class NodeBackend: Backend {
     let identity: NodeIdentity
     let members: Members
     let membership: NodeMembership
+    let calls: NodeCalls
     let log: Logger
     private let reader: StateReader
     let startedAt = ContinuousClock.now
@@ -26,7 +27,7 @@ final class NodeBackend: Backend {
 
     init(
         state: StateMachine, core: CoreOwner, effects: Effects, publisher: Publisher, identity: NodeIdentity,
-        members: Members, membership: NodeMembership, log: Logger
+        members: Members, membership: NodeMembership, calls: NodeCalls, log: Logger
     ) {
         self.state = state
         reader = StateReader(state)
@@ -36,6 +37,7 @@ final class NodeBackend: Backend {
         self.identity = identity
         self.members = members
         self.membership = membership
+        self.calls = calls
         self.log = log
     }
 
@@ -174,46 +176,23 @@ final class NodeBackend: Backend {
 
     func logs(_ key: ObjectKey, _ filter: LogFilter) async throws -> AsyncThrowingStream<AppLogLine, any Error> {
         guard let picture = try await state.read({ try AppPicture($0, key) }) else { throw Self.unknownApp(key) }
-        var tasks = picture.tasks
         if let service = filter.service {
             guard picture.services.contains(where: { $0.name == service }) else {
                 throw Problem(.notFound, "app `\(key)` has no service `\(service)`")
             }
-            tasks = tasks.filter { $0.service == service }
         }
         if let wanted = filter.task {
-            tasks = tasks.filter { $0.id.raw.hasPrefix(wanted) }
-            guard !tasks.isEmpty else {
+            guard picture.tasks.contains(where: { filter.matches(task: $0.id, service: $0.service) }) else {
                 throw Problem(
                     .notFound, "app `\(key)` has no task `\(wanted)`",
                     hint: "`hivemind ps \(key.name) --all` lists them")
             }
         }
-        // Logs stay on the node that has them: rather say so than show nothing.
-        let elsewhere = tasks.filter { $0.node != identity.id }
-        tasks.removeAll { $0.node != identity.id }
-        if let first = elsewhere.first, tasks.isEmpty {
-            let name = try await state.read({ try $0.node(first.node) })?.name ?? first.node.raw
-            throw Problem(
-                .conflict, "the log of task \(first.id) is on node `\(name)`, not on `\(identity.name)`",
-                hint: "ask the daemon of `\(name)`; `hivemind ps \(key.name)` shows where each task runs")
-        }
-        let queries = tasks.map { task in
-            (task.service, LogQuery(task: task.id, tail: filter.tail, since: filter.since, follow: filter.follow))
-        }
-        // Tasks that replace these are followed, too; of them everything is new.
-        let later: @Sendable () async throws -> [(service: String, query: LogQuery)]? = { [state, own = identity.id] in
-            try await state.read { view -> [(service: String, query: LogQuery)]? in
-                guard try view.app(key) != nil else { return nil }
-                return try view.tasks(app: key)
-                    .filter { $0.node == own && (filter.service == nil || $0.service == filter.service) }
-                    .map { ($0.service, LogQuery(task: $0.id, since: filter.since, follow: true)) }
-            }
-        }
-        return LogMerger.merge(queries, follow: filter.follow, later: filter.task == nil ? later : nil) {
-            [runtime = effects.runtime] in runtime.logs($0)
-        }
+        return try await ClusterLogs(own: identity.id, state: state, local: localLogs, calls: calls)
+            .read(key, filter)
     }
+
+    private var localLogs: LocalLogs { LocalLogs(own: identity.id, state: state, runtime: effects.runtime) }
 
     // MARK: - Services and tasks
 
@@ -255,15 +234,14 @@ final class NodeBackend: Backend {
     }
 
     func task(_ idOrPrefix: String) async throws -> TaskView {
-        let name = identity.name
-        let found = try await state.read { try $0.tasks(prefix: idOrPrefix) }
+        let (found, nodes) = try await state.read { (try $0.tasks(prefix: idOrPrefix), try $0.nodes()) }
         guard let task = found.first else {
             throw Problem(.notFound, "no task `\(idOrPrefix)`", hint: "`hivemind ps --all` lists them")
         }
         guard found.count == 1 || task.id.raw == idOrPrefix else {
             throw Problem(.badRequest, "several tasks begin with `\(idOrPrefix)`", hint: "give more characters")
         }
-        return Views.task(task, node: name)
+        return Views.task(task, node: nodes.first { $0.id == task.node }?.name ?? task.node.raw)
     }
 
     // MARK: - Volumes

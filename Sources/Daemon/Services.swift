@@ -105,6 +105,9 @@ public enum DaemonMain {
         let failure = Failure()
         let next = NextLife()
         let removal = Removal()
+        let calls = NodeCalls(
+            logs: LocalLogs(own: identity.id, state: state, runtime: rooms.effects.runtime),
+            networking: rooms.effects.networking, log: log)
         var transport: PeerTransport?
         var duties: LeaderDuties?
         var follower: NodeFollower?
@@ -115,8 +118,9 @@ public enum DaemonMain {
                 cluster.isFixed
                 ? nil
                 : LeaderDuties(clusterID: identity.clusterID, core: core, state: state, files: files, log: log)
-            let peers = try await makeTransport(cluster, configuration, core, made, removal, log)
+            let peers = try await makeTransport(cluster, configuration, core, made, calls, removal, log)
             core.connect(peers)
+            calls.connect(peers)
             transport = peers
             if let made {
                 duties = made
@@ -140,7 +144,7 @@ public enum DaemonMain {
             membership: NodeMembership(
                 dataDirectory: configuration.dataDirectory, cluster: cluster, duties: duties,
                 isRemoved: { removal.isKnown }, turn: { next.begin() }),
-            log: log)
+            calls: calls, log: log)
         let api = APIServer(
             socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
             logger: log, version: VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion))
@@ -182,7 +186,7 @@ public enum DaemonMain {
     /// How this member reaches the others and is reached.
     private static func makeTransport(
         _ cluster: PeerConfiguration, _ configuration: DaemonConfiguration, _ core: CoreOwner,
-        _ duties: LeaderDuties?, _ removal: Removal, _ log: Logger
+        _ duties: LeaderDuties?, _ calls: NodeCalls, _ removal: Removal, _ log: Logger
     ) async throws -> PeerTransport {
         let incarnations = try KnownIncarnations(dataDirectory: configuration.dataDirectory)
         let others = cluster.members.filter { $0.id != cluster.own.id }
@@ -197,7 +201,9 @@ public enum DaemonMain {
                 disconnected: { core.consensus.put(.unreachable($0)) },
                 refused: { if $1 == .removed { removal.learn() } },
                 request: { member, request in
-                    await core.answer(request, from: member) { await duties?.answer($0, from: member) ?? [] } ?? []
+                    await core.answer(
+                        request, from: member, call: { await duties?.answer($0, from: member) ?? [] },
+                        node: { await calls.answer($0, from: member) }) ?? []
                 },
                 snapshot: { try await core.receiveSnapshot(from: $0, $1) }),
             log: log)

@@ -58,6 +58,12 @@ public final class KernelNetworking: Networking {
         }
     }
 
+    public func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis] {
+        try await diagnose(nodes, within: limit).map {
+            PathDiagnosis(node: $0.node, finding: $0.finding, reason: $0.reason)
+        }
+    }
+
     /// The interface is `eth0`, with the address as /32. Completes or rebuilds what a crash left.
     /// - Throws: `.invalid` for an address outside this node's subnet, `.alreadyExists` when another task has it.
     public func attach(_ request: AttachmentRequest) async throws -> NetworkAttachment {
@@ -68,6 +74,23 @@ public final class KernelNetworking: Networking {
     public func detach(task: TaskID) async throws { try await engine.detach(task) }
 
     public func attachedTasks() async throws -> [TaskID] { try await engine.attachedTasks() }
+
+    public func conflicts(_ ranges: AddressRanges) async throws -> [Reason] {
+        try await engine.conflicts(ranges).map(\.reason)
+    }
+
+    /// On a thread of its own: other calls go on.
+    public func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks] {
+        let knock = try await engine.makeKnock(from: own)
+        return try await Threads.runAside { knock.run(others, nonce: nonce, within: limit) }
+    }
+
+    /// Makes a link and a security association for a moment.
+    public func encryption() async throws -> EncryptionSupport { try await engine.encryption() }
+
+    public func addresses() async throws -> [TaskID: IPv4Address] { try await engine.addresses() }
 
     /// Writes what differs from the last table; everything, still in one transaction, the first time and when the
     /// differences are refused. UDP flows to endpoints that left are cut, TCP connections are not.

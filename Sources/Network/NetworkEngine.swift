@@ -188,6 +188,31 @@ actor NetworkEngine {
         return names.map(\.task).sorted()
     }
 
+    func conflicts(_ ranges: AddressRanges) throws(NetworkError) -> [NetworkError] {
+        let handles = try handles()
+        let (routes, links) = (try handles.socket.routes(), try handles.socket.links())
+        let names = Dictionary(links.map { ($0.index, $0.name) }, uniquingKeysWith: { first, _ in first })
+        return NodeSetup.overlap(ranges, routes: routes, linkNames: names).map { [$0] } ?? []
+    }
+
+    /// - Returns: with sockets in this node's namespace.
+    func makeKnock(from own: IPv4Address) throws(NetworkError) -> OverlayKnock {
+        let handles = try handles()
+        let link = try OverlayDevice.underlay(
+            own, links: try handles.socket.links(), addresses: try handles.socket.addresses())
+        return try OverlayKnock(from: own, port: OverlayEnd.standardPort, mtu: link.mtu)
+    }
+
+    func encryption() throws(NetworkError) -> EncryptionSupport {
+        if let refusal = worker.refusal { throw refusal }
+        return try EncryptionProbe.run()
+    }
+
+    func addresses() throws(NetworkError) -> [TaskID: IPv4Address] {
+        let found = try attachmentsInKernel(try handles())
+        return Dictionary(found.map { ($0.key.task, $0.value) }, uniquingKeysWith: { first, _ in first })
+    }
+
     func program(_ table: BalancingTable) throws(NetworkError) -> [PublishedPort] {
         let node = try preparedNode()
         let handles = try handles()

@@ -82,6 +82,27 @@ struct VerbTests {
         #expect((try? JSON.decode(AppLogLine.self, from: Data(json.out.utf8))) == lines[0])
     }
 
+    @Test func `a notice among log lines is no data`() async {
+        let notice = AppLogLine(notice: "node `beta` does not answer", at: FakeTerminal.now)
+        let daemon = FakeDaemon().on("GET /v1/tasks?app=web&all=true", .ok(ItemList<TaskView>(items: [], index: 1)))
+            .on("GET /v1/apps/web/logs", .lines([notice]))
+        let shown = await hivemind("app", "logs", "web", daemon: daemon)
+        #expect(shown.out == "" && shown.err.contains("note: node `beta` does not answer"))
+    }
+
+    @Test func `the doctor ends with 1 when a way is not healthy`() async {
+        func view(_ finding: PathFinding, _ reason: Reason?) -> NetworkDoctorView {
+            NetworkDoctorView(
+                paths: [NetworkDoctorView.Path(from: "a", to: "b", finding: finding, reason: reason)], silent: [])
+        }
+        let path = "GET /v1/network/doctor"
+        let well = await hivemind("network", "doctor", daemon: FakeDaemon().on(path, .ok(view(.healthy, nil))))
+        #expect(well.status == 0 && well.out.contains("healthy"))
+        let reason = Reason(.networkFailed, "no way", hint: "allow UDP port 4789")
+        let ill = await hivemind("network", "doctor", daemon: FakeDaemon().on(path, .ok(view(.blockedUDP, reason))))
+        #expect(ill.status == 1 && ill.out.contains("blocked_udp") && ill.err.contains("allow UDP port 4789"))
+    }
+
     @Test func `logs of an unknown app end with 6`() async {
         let daemon = FakeDaemon().on("GET /v1/apps/no/logs", .problem(Problem(.notFound, "app `no` does not exist")))
             .on("GET /v1/tasks?app=no&all=true", .ok(ItemList<TaskView>(items: [], index: 1)))

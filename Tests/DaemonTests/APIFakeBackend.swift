@@ -216,6 +216,17 @@ final class FakeBackend: Backend {
     }
 
     func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
+    func checkJoin(_ request: ClusterJoinRequest) async throws -> ClusterJoinCheckView {
+        ClusterJoinCheckView(findings: [], nodes: [])
+    }
+    func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer {
+        throw Problem(.unauthenticated, "the token is not known")
+    }
+    func networks() async throws -> ItemList<NetworkView> { ItemList(items: [], index: 9) }
+    func diagnoseNetwork() async throws -> NetworkDoctorView { NetworkDoctorView(paths: [], silent: []) }
+    func checkAddresses() async throws -> AddressCheckView {
+        AddressCheckView(compared: 0, findings: [], silent: [])
+    }
     func nodes() async throws -> ItemList<NodeView> { ItemList(items: [], index: 9) }
     func node(_ nameOrID: String) async throws -> NodeView { throw Problem(.notFound, "no node `\(nameOrID)`") }
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {

@@ -297,7 +297,7 @@ private struct Kernel {
         let found = OverlayDiagnosis(b, answers, isWired: true, others: [b], Self.conditions)
         #expect(found.finding == finding)
         #expect((found.reason == nil) == (finding == .healthy))
-        #expect(found.reason?.message.contains("node b") != false)
+        #expect(found.reason?.message.contains("node `b`") != false)
     }
 
     @Test func `what this node knows by itself comes first`() {

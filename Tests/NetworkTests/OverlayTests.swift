@@ -461,6 +461,53 @@ extension RealNetwork {
             }
         }
 
+        @Test func `datagrams of both sizes are seen at the overlay's port, or are not`() async throws {
+            try await JoinedNodes.with(2) { cluster in
+                let nonce = [UInt8](repeating: 7, count: 16)
+                func knock(_ other: [UInt8]? = nil) async throws -> [Knocks] {
+                    let (first, second) = (cluster.nodes[0].networking, cluster.nodes[1].networking)
+                    let (own, peer) = (JoinedNodes.address(0), JoinedNodes.address(1))
+                    async let there = second.knock(
+                        [own], from: peer, nonce: other ?? nonce, within: .milliseconds(700))
+                    let here = try await first.knock([peer], from: own, nonce: nonce, within: .milliseconds(700))
+                    return [here[peer] ?? [], try await there[own] ?? []]
+                }
+                #expect(try await knock() == [.all, .all])
+                #expect(try await knock([UInt8](repeating: 8, count: 16)) == [[], []], "somebody else's")
+                try cluster.nodes[1].run(
+                    "/usr/sbin/nft",
+                    [
+                        "add table inet wall; add chain inet wall in { type filter hook input priority 0; }; "
+                            + "add rule inet wall in udp dport 4789 drop"
+                    ])
+                #expect(try await knock() == [.all, []])
+                try cluster.nodes[1].run("/usr/sbin/nft", ["delete table inet wall"])
+                try cluster.nodes[0].ip("link set p1 mtu 1400", in: cluster.underlay)
+                #expect(try await knock() == [.small, .small])
+            }
+        }
+
+        @Test func `a range that is free is told from one that is not`() async throws {
+            try await JoinedNodes.with(1) { cluster in
+                let node = cluster.nodes[0]
+                #expect(try await node.networking.conflicts(.standard) == [])
+                try node.ip("route add 10.211.3.0/24 dev up0")
+                #expect(try await node.networking.conflicts(.standard).count == 1)
+            }
+        }
+
+        @Test func `trying what the kernel can encrypt leaves nothing`() async throws {
+            try await JoinedNodes.with(1) { cluster in
+                let node = cluster.nodes[0]
+                let before = try node.links()
+                let support = try await node.networking.encryption()
+                #expect(try node.links() == before)
+                // What it cannot it says in words.
+                for fault in [support.wireGuard, support.esp].compactMap({ $0 }) { #expect(fault.hasPrefix("cannot ")) }
+                #expect(try await node.networking.encryption() == support)
+            }
+        }
+
         @Test func `a container cannot speak for the overlay`() async throws {
             try await JoinedNodes.with(2) { cluster in
                 let a = try await cluster.attach(0, "a", 5)

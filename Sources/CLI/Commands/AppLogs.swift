@@ -7,7 +7,7 @@ struct AppLogs: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "logs", abstract: "Print what the containers of an app wrote.",
         discussion: """
-            Lines of several tasks are prefixed by their task. With -f it goes on until Ctrl-C. With -o json each \
+            Lines of several tasks are prefixed by their task, wherever they run. With -f it goes on until Ctrl-C. With -o json each \
             line is one JSON document.
 
             Examples:
@@ -45,11 +45,6 @@ struct AppLogs: AsyncParsableCommand {
             let tasks: Answer<ItemList<TaskView>> = try await client.get("/v1/tasks", [("app", name), ("all", "true")])
             let shown = tasks.value.items.filter { service == nil || $0.service == service }
             writer.isPrefixed = shown.count > 1
-            if Set(shown.map(\.node)).count > 1 {
-                let own = try await client.get("/v1/status", as: StatusView.self).value.node
-                let others = Set(shown.map(\.node)).subtracting([own]).sorted()
-                terminal.note("note: tasks on \(others.joined(separator: ", ")) are not shown, their logs are there")
-            }
         }
         let query: [(String, String?)] = [
             ("follow", follow ? "true" : nil), ("tail", tail.map { String($0) }), ("since", from?.description),
@@ -79,9 +74,11 @@ struct LogWriter {
         switch output.format {
         case .json: return output.terminal.write(bytes + [UInt8(ascii: "\n")])
         case .yaml: return output.terminal.write(Array("---\n\(try JSONText.yaml(bytes))".utf8))
+        case .name where line.notice != nil: return
         case .name: return output.terminal.print(line.task.raw)
         case .table, .wide: break
         }
+        if let notice = line.notice { return output.terminal.note("note: \(notice)") }
         if !seen.contains(line.task) { seen.append(line.task) }
         if seen.count > 1 { isPrefixed = true }
         var text = ""

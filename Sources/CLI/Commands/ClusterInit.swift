@@ -33,6 +33,8 @@ struct ClusterInit: AsyncParsableCommand {
               hivemind cluster init --advertise 10.0.0.1
             """)
 
+    @Flag(help: "Encrypt what containers of different nodes say; refused where that cannot be done.")
+    var encrypt = false
     @OptionGroup var place: AdvertiseOptions
     @OptionGroup(title: "Common") var global: GlobalOptions
 
@@ -41,7 +43,9 @@ struct ClusterInit: AsyncParsableCommand {
         let client = global.client()
         let made: Answer<ClusterInitView> = try await client.send(
             "POST", "/v1/cluster/init",
-            body: ClusterInitRequest(advertise: place.advertise, peerPort: place.peerPort, apiPort: place.apiPort))
+            body: ClusterInitRequest(
+                advertise: place.advertise, peerPort: place.peerPort, apiPort: place.apiPort,
+                encrypt: encrypt ? true : nil))
         try await Membership.wait(client, global) { $0.id == made.value.id && $0.isOpen }
         let token: Answer<JoinTokenView> = try await client.send(
             "POST", "/v1/cluster/tokens", body: JoinTokenRequest())
@@ -88,18 +92,46 @@ struct ClusterJoin: AsyncParsableCommand {
             Examples:
               hivemind cluster join hmj_0123…
               hivemind cluster join hmj_0123… --advertise 10.0.0.2
+              hivemind cluster join hmj_0123… --check
             """)
 
     @Argument(help: "What `hivemind cluster token create` printed.")
     var token: String
     @Option(help: "voter or observer; without it the cluster chooses.")
     var role: String?
+    @Flag(help: "Only tell what is in the way: ports, MTU, clock, version, addresses, name.")
+    var check = false
     @OptionGroup var place: AdvertiseOptions
     @OptionGroup(title: "Common") var global: GlobalOptions
+
+    private func look(_ output: Output, _ client: Client) async throws {
+        let answer: Answer<ClusterJoinCheckView> = try await client.send(
+            "POST", "/v1/cluster/join/check",
+            body: ClusterJoinRequest(
+                token: token, advertise: place.advertise, role: role, peerPort: place.peerPort,
+                apiPort: place.apiPort))
+        let view = answer.value
+        try output.show(json: answer.body, names: view.findings.map(\.check.rawValue)) { style in
+            guard !view.ready else {
+                return "this machine can join; ways to and from \(view.nodes.joined(separator: ", ")) are open\n"
+            }
+            return Table(
+                ["CHECK", "WHY", "WHAT HELPS"],
+                view.findings.map { [Cell($0.check.rawValue, .bad), Cell($0.message), Cell($0.hint)] }
+            ).rendered(style)
+        }
+        guard view.ready else {
+            throw CLIError(
+                .general, "\(view.findings.count) things keep this machine from joining; nothing was changed",
+                hint: "put them right, then ask again")
+        }
+        output.next("cluster join TOKEN")
+    }
 
     func run() async throws {
         let output = try global.result()
         let client = global.client()
+        if check { return try await look(output, client) }
         let joined: Answer<ClusterJoinView> = try await client.send(
             "POST", "/v1/cluster/join",
             body: ClusterJoinRequest(

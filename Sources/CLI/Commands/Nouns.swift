@@ -38,6 +38,17 @@ struct NodeCommand: ParsableCommand {
         ])
 }
 
+struct NetworkCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "network", abstract: "Look at addresses and at what lies between nodes.",
+        subcommands: [NetworkList.self, NetworkInfo.self, NetworkAddressCommand.self, NetworkDoctor.self])
+}
+
+struct NetworkAddressCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ipam", abstract: "Look after the addresses.", subcommands: [NetworkAddressCheck.self])
+}
+
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config", abstract: "Keep small versioned documents.",

@@ -45,7 +45,8 @@ struct APIServer: Service {
     static func routes(version: VersionView) -> RouteTable {
         RouteTable(
             routes: AppRoutes.all + TaskRoutes.all + VolumeRoutes.all + ImageRoutes.all + ConfigRoutes.all
-                + NodeRoutes.all + ClusterRoutes.all + MembershipRoutes.all + SecurityRoutes.all + EventRoutes.all
+                + NodeRoutes.all + ClusterRoutes.all + MembershipRoutes.all + SecurityRoutes.all + NetworkRoutes.all
+                + EventRoutes.all
                 + SystemRoutes.all(version: version))
     }
 

@@ -56,9 +56,13 @@ protocol Backend: Sendable {
     // Coming and going. The node that founds, joins or leaves begins another life after the answer.
     func initializeCluster(_ request: ClusterInitRequest) async throws -> ClusterInitView
     func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView
+    /// What keeps this machine from joining; changes nothing.
+    func checkJoin(_ request: ClusterJoinRequest) async throws -> ClusterJoinCheckView
     func leaveCluster() async throws
     /// For a machine that knocks here, whoever leads.
     func admit(_ application: JoinApplication) async throws -> JoinWelcome
+    /// For a machine that wants to know whether it could join.
+    func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer
     func authorities() async throws -> AuthorityView
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView
     func joinTokens() async throws -> ItemList<JoinTokenView>
@@ -73,6 +77,12 @@ protocol Backend: Sendable {
     /// - Throws: `conflict` while it is exchanged already.
     func rotateAuthority() async throws -> CertificatesView
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
+
+    // The network
+    func networks() async throws -> ItemList<NetworkView>
+    /// The way from every node to every other one, tried out now.
+    func diagnoseNetwork() async throws -> NetworkDoctorView
+    func checkAddresses() async throws -> AddressCheckView
 
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>
@@ -180,7 +190,7 @@ struct Written<Value: Sendable>: Sendable {
     var operation: String?
 }
 
-struct LogFilter: Hashable, Sendable {
+struct LogFilter: Hashable, Codable, Sendable {
     var service: String?
     /// Id or prefix.
     var task: String?
@@ -188,4 +198,8 @@ struct LogFilter: Hashable, Sendable {
     var tail: Int?
     var since: Timestamp?
     var follow: Bool
+
+    func matches(task id: TaskID, service name: String) -> Bool {
+        (service == nil || service == name) && task.map { id.raw.hasPrefix($0) } ?? true
+    }
 }

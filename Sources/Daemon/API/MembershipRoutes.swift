@@ -15,6 +15,10 @@ enum MembershipRoutes {
                 let wanted = try request.json(ClusterJoinRequest.self)
                 return try .json(try await request.backend.joinCluster(wanted), index: nil)
             },
+            Route(.post, "/v1/cluster/join/check", body: .json, endsByItself: true) { request in
+                let wanted = try request.json(ClusterJoinRequest.self)
+                return try .json(try await request.backend.checkJoin(wanted), index: nil)
+            },
             Route(.post, "/v1/cluster/leave") { request in
                 try await request.backend.leaveCluster()
                 return APIReply(.noContent)
@@ -48,6 +52,11 @@ enum MembershipRoutes {
         Route(.post, "/v1/join", body: .json) { request in
             let application = try request.json(JoinApplication.self)
             return try .json(try await request.backend.admit(application), index: nil)
+        },
+        // A token that was just made must be known.
+        Route(.post, "/v1/join/check", body: .json, endsByItself: true, reads: .linearizable) { request in
+            let question = try request.json(PreflightQuestion.self)
+            return try .json(try await request.backend.preflight(question), index: nil)
         },
     ]
 }

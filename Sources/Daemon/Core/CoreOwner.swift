@@ -341,7 +341,8 @@ final class CoreOwner: Sendable {
     /// What another member asks of this one.
     /// - Returns: nil for a request this build does not know.
     func answer(
-        _ request: [UInt8], from member: MemberID, call: @Sendable ([UInt8]) async -> [UInt8]
+        _ request: [UInt8], from member: MemberID, call: @Sendable ([UInt8]) async -> [UInt8],
+        node: @Sendable ([UInt8]) async -> [UInt8]
     ) async -> [UInt8]? {
         switch PeerRequest(decoding: request) {
         case .propose(let payload):
@@ -363,6 +364,7 @@ final class CoreOwner: Sendable {
             laggingInput.yield(member)
             return [1]
         case .call(let body): return await call(body)
+        case .node(let body): return await node(body)
         case nil: return nil
         }
     }

@@ -15,6 +15,8 @@ enum PeerRequest: Hashable, Sendable {
     case snapshot
     /// A `LeaderCall`, JSON.
     case call([UInt8])
+    /// A `NodeCall`, JSON.
+    case node([UInt8])
 
     func encoded() -> [UInt8] {
         var writer = ByteWriter()
@@ -35,6 +37,9 @@ enum PeerRequest: Hashable, Sendable {
         case .call(let body):
             writer.put(UInt8(6))
             writer.put(body)
+        case .node(let body):
+            writer.put(UInt8(9))
+            writer.put(body)
         }
         return writer.bytes
     }
@@ -53,6 +58,7 @@ enum PeerRequest: Hashable, Sendable {
             self = .digest(index: index, Array(reader.rest))
         case 5 where reader.rest.isEmpty: self = .snapshot
         case 6: self = .call(Array(reader.rest))
+        case 9: self = .node(Array(reader.rest))
         default: return nil
         }
     }

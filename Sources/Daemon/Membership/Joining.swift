@@ -16,17 +16,30 @@ struct Joining: Sendable {
     let client = HTTPClient()
 
     /// - Parameter application: everything but the token's part.
-    /// A network that has just come up loses what is said first: nothing is given up before `patience`.
-    /// - Returns: the welcome of the first node that answers.
-    /// - Throws: `Problem` of the cluster, or saying of every address why it is of no use.
     func apply(_ application: JoinApplication) async throws -> JoinWelcome {
         var application = application
         application.tokenId = token.id
         application.secret = Base32.text(token.secret)
+        return try await ask("/v1/join", application)
+    }
+
+    /// - Parameter question: everything but the token's part.
+    func check(_ question: PreflightQuestion) async throws -> PreflightAnswer {
+        var question = question
+        question.tokenId = token.id
+        question.secret = Base32.text(token.secret)
+        return try await ask("/v1/join/check", question)
+    }
+
+    /// A network that has just come up loses what is said first: nothing is given up before `patience`.
+    /// - Returns: what the first node says that answers.
+    /// - Throws: `Problem` of the cluster, or saying of every address why it is of no use.
+    private func ask<Answer: Decodable>(_ path: String, _ question: some Encodable) async throws -> Answer {
+        let body = Array(try JSON.encode(question))
         let end = ContinuousClock.now + Self.patience
         while true {
             var faults: [String] = []
-            if let welcome = try await attempt(application, &faults) { return welcome }
+            if let body = try await attempt(path, body, &faults) { return try JSON.decode(Answer.self, from: body) }
             guard ContinuousClock.now < end else {
                 throw Problem(
                     .noLeader, "no node of the cluster could be joined through: \(faults.joined(separator: "; "))",
@@ -38,7 +51,7 @@ struct Joining: Sendable {
         }
     }
 
-    private func attempt(_ application: JoinApplication, _ faults: inout [String]) async throws -> JoinWelcome? {
+    private func attempt(_ path: String, _ question: [UInt8], _ faults: inout [String]) async throws -> Data? {
         for address in token.addresses {
             let authority: String
             do {
@@ -52,16 +65,16 @@ struct Joining: Sendable {
             do {
                 answer = try await client.send(
                     HTTPRequest(
-                        method: "POST", url: "https://\(address)/v1/join",
+                        method: "POST", url: "https://\(address)\(path)",
                         headers: ["Content-Type": "application/json"],
-                        body: .bytes(Array(try JSON.encode(application))),
+                        body: .bytes(question),
                         limits: Self.attemptLimits, followsRedirects: false, trust: .authority(authority)))
             } catch {
                 faults.append("\(address): \(error)")
                 continue
             }
             let body = Data(answer.body)
-            if answer.status == 200 { return try JSON.decode(JoinWelcome.self, from: body) }
+            if answer.status == 200 { return body }
             let problem =
                 (try? JSON.decode(Problem.self, from: body))
                 ?? Problem(.internal, "\(address) answers with HTTP status \(answer.status)")

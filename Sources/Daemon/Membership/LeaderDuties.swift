@@ -112,30 +112,45 @@ final class LeaderDuties: Service {
 
     // MARK: - Letting in
 
-    private func admit(_ application: JoinApplication) async throws -> JoinWelcome {
-        let token = try await state.read { try $0.joinToken(application.tokenId) }
+    /// - Throws: when the secret is not that of the token, or there is no token.
+    static func check(_ token: JoinTokenRow?, secret: String) throws(Problem) {
         // The same work whether the token exists or not: an answer's time tells nothing.
-        let given = Array(SHA256.hash(data: Data(Base32.bytes(application.secret) ?? [])))
+        let given = Array(SHA256.hash(data: Data(Base32.bytes(secret) ?? [])))
         let wanted = token.flatMap { NodeBackend.bytes(hex: $0.hash) } ?? [UInt8](repeating: 0, count: 32)
-        guard Self.isEqual(given, wanted), token != nil else {
-            log.warning(
-                "a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
+        guard isEqual(given, wanted), token != nil else {
             throw Problem(
                 .unauthenticated,
                 "the join token is not known here: revoked, exchanged, used up and expired, or of another cluster",
                 hint: "make a new one on a node of the cluster: hivemind cluster token create")
         }
-        guard application.version == BuildInfo.version else {
-            throw Problem(
-                .conflict, "this machine runs \(application.version), the cluster \(BuildInfo.version)",
-                hint: "install the version the cluster runs, then join again")
+    }
+
+    static func versionFinding(_ version: String) -> JoinFinding? {
+        guard version != BuildInfo.version else { return nil }
+        return JoinFinding(
+            .version, .conflict, "this machine runs \(version), the cluster \(BuildInfo.version)",
+            hint: "install the version the cluster runs, then join again")
+    }
+
+    /// - Parameter now: the machine's time in milliseconds since 1970.
+    static func clockFinding(_ now: Int64) -> JoinFinding? {
+        let (difference, isHuge) = now.subtractingReportingOverflow(Clock.now().milliseconds)
+        guard isHuge || difference.magnitude > UInt64(clockDifferenceMax) else { return nil }
+        return JoinFinding(
+            .clock, .conflict,
+            "this machine's clock is \(difference.magnitude / 1000) s \(now > 0 && difference > 0 ? "ahead of" : "behind") the cluster's",
+            hint: "set it right (systemctl enable --now systemd-timesyncd, or chrony), then join again")
+    }
+
+    private func admit(_ application: JoinApplication) async throws -> JoinWelcome {
+        let token = try await state.read { try $0.joinToken(application.tokenId) }
+        do throws(Problem) { try Self.check(token, secret: application.secret) } catch {
+            log.warning(
+                "a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
+            throw error
         }
-        let difference = application.now - Clock.now().milliseconds
-        guard abs(difference) <= Self.clockDifferenceMax else {
-            throw Problem(
-                .conflict,
-                "this machine's clock is \(abs(difference) / 1000) s \(difference > 0 ? "ahead of" : "behind") the cluster's",
-                hint: "set it right (systemctl enable --now systemd-timesyncd, or chrony), then join again")
+        if let finding = Self.versionFinding(application.version) ?? Self.clockFinding(application.now) {
+            throw Problem(finding.code, finding.message, hint: finding.hint)
         }
         guard application.name == NodeIdentity.label(application.name) else {
             throw Problem(

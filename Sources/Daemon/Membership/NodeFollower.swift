@@ -95,7 +95,9 @@ final class NodeFollower: Service {
                     }
                 }
                 let remotes = nodes.filter { $0.id != own && !$0.peerAddress.isEmpty }.compactMap { node in
-                    IPv4Address(node.address).map { RemoteNode(id: node.id, address: $0, subnet: node.subnet) }
+                    IPv4Address(node.address).map {
+                        RemoteNode(id: node.id, address: $0, subnet: node.subnet, name: node.name)
+                    }
                 }
                 let refusedNow = try await networking.connect(remotes)
                 for node in refusedNow where !refused.contains(node) {

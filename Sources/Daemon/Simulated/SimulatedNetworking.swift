@@ -64,6 +64,36 @@ final class SimulatedNetworking: Networking {
 
     func attachedTasks() async throws -> [TaskID] { state.withLock { $0.attachments.keys.sorted() } }
 
+    func addresses() async throws -> [TaskID: IPv4Address] { state.withLock { $0.attachments } }
+
+    /// Every node that was connected is reached: there is nothing in between.
+    func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis] {
+        state.withLock { state in
+            nodes.map { node in
+                guard !state.remotes.contains(where: { $0.id == node.id }) else {
+                    return PathDiagnosis(node: node.id, finding: .healthy)
+                }
+                return PathDiagnosis(
+                    node: node.id, finding: .missingRoute,
+                    reason: Reason(
+                        .networkFailed, "node `\(node.name)` is not connected yet",
+                        hint: "it is within a minute; see the log of this node"))
+            }
+        }
+    }
+
+    func conflicts(_ ranges: AddressRanges) async throws -> [Reason] { [] }
+
+    func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks] {
+        Dictionary(others.map { ($0, Knocks.all) }, uniquingKeysWith: { first, _ in first })
+    }
+
+    func encryption() async throws -> EncryptionSupport {
+        EncryptionSupport(wireGuard: "a simulated network sends nothing", esp: "a simulated network sends nothing")
+    }
+
     func program(_ table: BalancingTable) async throws -> [PublishedPort] {
         try state.withLock { state in
             try state.faults.take(.program)

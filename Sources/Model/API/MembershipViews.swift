@@ -10,11 +10,14 @@ public struct ClusterInitRequest: Hashable, Codable, Sendable {
     public var peerPort: Int?
     /// Nil: 4483.
     public var apiPort: Int?
+    /// What nodes send one another for containers is to be encrypted, or there shall be no cluster. Nil: false.
+    public var encrypt: Bool?
 
-    public init(advertise: String? = nil, peerPort: Int? = nil, apiPort: Int? = nil) {
+    public init(advertise: String? = nil, peerPort: Int? = nil, apiPort: Int? = nil, encrypt: Bool? = nil) {
         self.advertise = advertise
         self.peerPort = peerPort
         self.apiPort = apiPort
+        self.encrypt = encrypt
     }
 }
 
@@ -64,6 +67,60 @@ public struct ClusterJoinView: Hashable, Codable, Sendable {
         self.id = id
         self.node = node
         self.member = member
+    }
+}
+
+/// Something that keeps a machine from joining.
+public struct JoinFinding: Hashable, Codable, Sendable {
+    public enum Check: String, Codable, Sendable, CaseIterable {
+        /// The machine has apps or volumes of its own.
+        case empty
+        /// The address it is to be known by is not its own, or not on a link others reach.
+        case address
+        /// No address of the token leads to its cluster.
+        case reach
+        case token, version, clock, name
+        /// A range of the cluster is something else on this machine.
+        case ranges
+        /// A port of this machine is taken.
+        case ports
+        /// TCP from this machine to nodes, and back.
+        case tcpOut = "tcp_out"
+        case tcpIn = "tcp_in"
+        /// Datagrams to the overlay's port of nodes, and back.
+        case udpOut = "udp_out"
+        case udpIn = "udp_in"
+        /// Small datagrams arrive, whole ones do not.
+        case mtu
+        /// The cluster refused for another reason.
+        case refused
+    }
+
+    public var check: Check
+    /// As the request would have been refused for it alone.
+    public var code: Problem.Code
+    public var message: String
+    public var hint: String?
+
+    public init(_ check: Check, _ code: Problem.Code, _ message: String, hint: String?) {
+        self.check = check
+        self.code = code
+        self.message = message
+        self.hint = hint
+    }
+}
+
+/// `POST /v1/cluster/join/check`: everything that is in the way, and nothing changed.
+public struct ClusterJoinCheckView: Hashable, Codable, Sendable {
+    public var ready: Bool
+    public var findings: [JoinFinding]
+    /// Nodes the ways to and from were tried.
+    public var nodes: [String]
+
+    public init(findings: [JoinFinding], nodes: [String]) {
+        ready = findings.isEmpty
+        self.findings = findings
+        self.nodes = nodes
     }
 }
 

@@ -57,6 +57,9 @@ public struct AppLogLine: Hashable, Codable, Sendable {
     public var at: Timestamp
     public var stream: LogLine.Stream
     public var text: String
+    /// Nil for a line of a container. Else what there is to know about the lines, for a person: a node that does not
+    /// answer. `task`, `service` and `text` are empty then.
+    public var notice: String?
 
     public init(task: TaskID, service: String, at: Timestamp, stream: LogLine.Stream, text: String) {
         self.task = task
@@ -64,6 +67,11 @@ public struct AppLogLine: Hashable, Codable, Sendable {
         self.at = at
         self.stream = stream
         self.text = text
+    }
+
+    public init(notice: String, at: Timestamp) {
+        self.init(task: "", service: "", at: at, stream: .stderr, text: "")
+        self.notice = notice
     }
 }
 

@@ -22,6 +22,31 @@ public protocol Networking: Sendable {
     /// Tasks that have anything left here, sorted; found in the kernel, not remembered.
     func attachedTasks() async throws -> [TaskID]
 
+    /// The same with the address each has; a link that is half made may be missing.
+    func addresses() async throws -> [TaskID: IPv4Address]
+
+    /// Tries the way to each of `nodes` with real packets, and changes nothing.
+    /// - Parameters:
+    ///   - nodes: every other node, so that two with one address are found.
+    ///   - limit: how long an answer may take.
+    /// - Returns: one for each, in their order.
+    func probe(_ nodes: [RemoteNode], within limit: Duration) async throws -> [PathDiagnosis]
+
+    /// What of `ranges` something of this machine has already, with what to do about it; empty when both are free.
+    func conflicts(_ ranges: AddressRanges) async throws -> [Reason]
+
+    /// Sends datagrams of both sizes to the overlay's port of machines that do the same at the same time.
+    /// - Parameters:
+    ///   - own: an address of this machine.
+    ///   - nonce: 16 bytes both ends know.
+    /// - Returns: what came from each; none for those that are missing.
+    func knock(
+        _ others: [IPv4Address], from own: IPv4Address, nonce: [UInt8], within limit: Duration
+    ) async throws -> [IPv4Address: Knocks]
+
+    /// What this machine could encrypt with what nodes send one another, found out by trying.
+    func encryption() async throws -> EncryptionSupport
+
     /// Makes the rules equal to `table` in one transaction, holding a reservation of each published port.
     /// Returns the ports that could not be reserved because a program of the host listens there; those are not published.
     func program(_ table: BalancingTable) async throws -> [PublishedPort]
@@ -69,11 +94,62 @@ public struct RemoteNode: Hashable, Codable, Sendable {
     public var address: IPv4Address
     /// Of its containers.
     public var subnet: IPv4Subnet
+    /// What people call it.
+    public var name: String
 
-    public init(id: NodeID, address: IPv4Address, subnet: IPv4Subnet) {
+    /// - Parameter name: nil where only the id is known.
+    public init(id: NodeID, address: IPv4Address, subnet: IPv4Subnet, name: String? = nil) {
         self.id = id
         self.address = address
         self.subnet = subnet
+        self.name = name ?? id.raw
+    }
+}
+
+/// Why each way to encrypt cannot be had; nil for one that can.
+public struct EncryptionSupport: Hashable, Codable, Sendable {
+    public var wireGuard: String?
+    /// IPsec with AES-GCM.
+    public var esp: String?
+
+    public init(wireGuard: String?, esp: String?) {
+        self.wireGuard = wireGuard
+        self.esp = esp
+    }
+}
+
+/// Datagrams that arrived from another machine.
+public struct Knocks: OptionSet, Hashable, Codable, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    public static let small = Self(rawValue: 1)
+    /// As long as the sender's link lets through in one piece.
+    public static let whole = Self(rawValue: 2)
+    public static let all: Self = [.small, .whole]
+}
+
+/// What is wrong with the way from one node to another.
+public enum PathFinding: String, Hashable, Codable, Sendable {
+    case healthy, unreachable
+    case duplicateAddress = "duplicate_address"
+    case missingRoute = "missing_route"
+    case blockedUDP = "blocked_udp"
+    case wrongMTU = "wrong_mtu"
+    case brokenOffload = "broken_offload"
+}
+
+/// How the way to one node was found.
+public struct PathDiagnosis: Hashable, Codable, Sendable {
+    public var node: NodeID
+    public var finding: PathFinding
+    /// Nil when all is well.
+    public var reason: Reason?
+
+    public init(node: NodeID, finding: PathFinding, reason: Reason? = nil) {
+        self.node = node
+        self.finding = finding
+        self.reason = reason
     }
 }
 

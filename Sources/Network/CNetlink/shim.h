@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+// Before the kernel's headers: they leave out what it declares.
+#include <netinet/in.h>
 #include <linux/if_link.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -7,6 +9,7 @@
 #include <linux/neighbour.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/xfrm.h>
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 #include <netlink/errno.h>

@@ -20,9 +20,7 @@ public struct OverlayDiagnosis: Hashable, Sendable {
         public static let checksum = Self(rawValue: 1 << 4)
     }
 
-    public enum Finding: String, Hashable, Sendable {
-        case healthy, duplicateAddress, missingRoute, unreachable, blockedUDP, wrongMTU, brokenOffload
-    }
+    public typealias Finding = PathFinding
 
     public var node: NodeID
     public var answers: Answers
@@ -45,6 +43,7 @@ public struct OverlayDiagnosis: Hashable, Sendable {
     init(_ remote: RemoteNode, _ answers: Answers, isWired: Bool, others: [RemoteNode], _ conditions: Conditions) {
         node = remote.id
         self.answers = answers
+        let name = "`\(remote.name)`"
         let twin = others.first {
             $0.id != remote.id && ($0.address == remote.address || $0.subnet.overlaps(remote.subnet))
         }
@@ -55,37 +54,37 @@ public struct OverlayDiagnosis: Hashable, Sendable {
         (finding, reason) =
             if remote.address == conditions.overlay.address {
                 because(
-                    .duplicateAddress, "node \(node) has this node's own address \(at)",
+                    .duplicateAddress, "node \(name) has this node's own address \(at)",
                     "give one of them another address with --advertise")
             } else if let twin {
                 because(
-                    .duplicateAddress, "nodes \(node) and \(twin.id) share \(at) or \(remote.subnet)",
+                    .duplicateAddress, "nodes \(name) and `\(twin.name)` share \(at) or \(remote.subnet)",
                     "remove the one that is gone, or give one of them another address with --advertise")
             } else if !isWired {
                 because(
-                    .missingRoute, "the way to \(remote.subnet) of node \(node) is not complete on this node",
+                    .missingRoute, "the way to \(remote.subnet) of node \(name) is not complete on this node",
                     "it is put back within a minute; see what removed it: ip monitor route neigh")
             } else if answers.isSuperset(of: [.overlayWhole, .checksum]) {
                 (.healthy, nil)
             } else if answers.isDisjoint(with: [.overlay, .overlayWhole, .checksum]) {
                 answers.isDisjoint(with: [.underlay, .underlayWhole])
                     ? because(
-                        .unreachable, "node \(node) does not answer at \(at)",
+                        .unreachable, "node \(name) does not answer at \(at)",
                         "see whether it runs, and whether a firewall drops ICMP and UDP port \(port) between the two")
                     : because(
-                        .blockedUDP, "node \(node) answers at \(at), but not through the overlay",
-                        "allow UDP port \(port) in both directions, and see that the daemon of \(node) knows this node")
+                        .blockedUDP, "node \(name) answers at \(at), but not through the overlay",
+                        "allow UDP port \(port) in both directions, and see that the daemon of \(name) knows this node")
             } else if !answers.contains(.overlayWhole) {
                 because(
-                    .wrongMTU, "packets of \(conditions.mtu) bytes do not reach node \(node), small ones do",
+                    .wrongMTU, "packets of \(conditions.mtu) bytes do not reach node \(name), small ones do",
                     answers.contains(.underlayWhole)
-                        ? "node \(node) has a smaller MTU than this one: give both links the same"
+                        ? "node \(name) has a smaller MTU than this one: give both links the same"
                         : "what is between the two passes less than \(conditions.linkMTU) bytes: "
                             + "lower the MTU of `\(link)` on every node, or raise it there")
             } else {
                 because(
                     .brokenOffload,
-                    "datagrams through the overlay reach node \(node) with wrong checksums, or not at all",
+                    "datagrams through the overlay reach node \(name) with wrong checksums, or not at all",
                     "try `ethtool -K \(link) tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off` on both nodes"
                 )
             }
