@@ -71,11 +71,15 @@ extension NodeBackend {
         }
         for task in living {
             let reason =
-                task.goal == .run && task.spec.hasWritableVolume
+                task.goal == .run && task.spec.hasWritableVolume && !task.spec.isGlobal
                 ? Reason(
                     .volumeElsewhere, "writes a volume or path of `\(node.name)` and stays with it",
                     hint: "hivemind app delete \(task.app.name), or hivemind app scale \(task.app.name) 0")
-                : Reason(.nodeDrained, task.goal == .stop ? "is stopping" : "waits for its replacement to be ready")
+                : Reason(
+                    .nodeDrained,
+                    task.goal == .stop
+                        ? "is stopping"
+                        : task.spec.isGlobal ? "is about to stop" : "waits for its replacement to be ready")
             items.append(WhyView.Item(about: "task \(task.id) of app \(task.app.name)", reason: reason))
         }
         return WhyView(kind: "node", name: node.name, answer: answer, items: items)

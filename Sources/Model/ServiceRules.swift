@@ -20,6 +20,19 @@ extension Validation {
         if !(0...replicasMax).contains(spec.replicas) {
             faults.add(field("replicas"), "\(spec.replicas) is not in 0...\(replicasMax)")
         }
+        if spec.isGlobal {
+            if spec.replicas != 1 {
+                faults.add(
+                    field("replicas"), "\(spec.replicas) for a global service, which has one task on every node",
+                    hint: "leave replicas out, or the mode")
+            }
+            for case .volume(let name) in spec.mounts.map(\.source) {
+                faults.add(
+                    field("mounts"), "volume \(shown(name)) lies on one node, a global service runs on every one",
+                    hint: "mount a path of the nodes, or leave the mode out")
+            }
+        }
+        if spec.mode == .replicated { spec.mode = nil }
         checkArguments(spec.entrypoint, field("entrypoint"), &faults)
         checkArguments(spec.command, field("command"), &faults)
         checkPairs(spec.environment, field("environment"), valueBytesMax: 128 << 10, &faults)

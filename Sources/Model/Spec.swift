@@ -21,7 +21,7 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
     public var image: String
     /// Manifest or index digest the reference meant at deploy; stamped by the API, never by a node later on.
     public var imageDigest: String?
-    /// 0...1000
+    /// 0...1000; 1 for a global service, whose nodes say how many there are.
     public var replicas: Int
     /// Replaces the image's entrypoint.
     public var entrypoint: [String]?
@@ -46,6 +46,8 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
     public var stopTimeoutMilliseconds: Int
     /// Nil for any node that takes tasks.
     public var placement: Placement?
+    /// Nil for `replicated`.
+    public var mode: ServiceMode?
 
     public init(
         name: String,
@@ -69,7 +71,8 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         capabilitiesDrop: [String] = [],
         stopSignal: String? = nil,
         stopTimeoutMilliseconds: Int = 10_000,
-        placement: Placement? = nil
+        placement: Placement? = nil,
+        mode: ServiceMode? = nil
     ) {
         self.name = name
         self.image = image
@@ -93,6 +96,7 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         self.stopSignal = stopSignal
         self.stopTimeoutMilliseconds = stopTimeoutMilliseconds
         self.placement = placement
+        self.mode = mode
     }
 
     /// The part of the spec a running container was made from: two specs with equal `taskFields` need no new task.
@@ -103,6 +107,8 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         copy.endpointMode = .vip
         return copy
     }
+
+    public var isGlobal: Bool { mode == .global }
 
     /// Start-first updates are safe only where two replicas may run side by side on the same data.
     public var hasWritableVolume: Bool {
@@ -137,6 +143,7 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
         stopSignal = try c.decodeIfPresent(String.self, forKey: .stopSignal)
         stopTimeoutMilliseconds = try c.decodeIfPresent(Int.self, forKey: .stopTimeoutMilliseconds) ?? 10_000
         placement = try c.decodeIfPresent(Placement.self, forKey: .placement)
+        mode = try c.decodeIfPresent(ServiceMode.self, forKey: .mode)
     }
 }
 
@@ -251,6 +258,11 @@ public enum RestartPolicy: String, Hashable, Codable, Sendable, CaseIterable {
         case .no: false
         }
     }
+}
+
+/// How many tasks a service has: so many as it says, or one on every node that may run it.
+public enum ServiceMode: String, Hashable, Codable, Sendable, CaseIterable {
+    case replicated, global
 }
 
 /// What a service's name answers with.

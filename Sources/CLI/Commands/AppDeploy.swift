@@ -53,6 +53,9 @@ struct ServiceOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Replicas to run, 0 to 1000.", valueName: "n"))
     var replicas: Int = 1
 
+    @Option(help: ArgumentHelp("So many replicas, or one on every node that may run it.", valueName: "mode"))
+    var mode: ServiceMode = .replicated
+
     @Option(
         name: [.customShort("p"), .long],
         help: ArgumentHelp("Publish a port on every node; repeatable.", valueName: "[host:]container[/udp]"))
@@ -149,6 +152,9 @@ struct ServiceOptions: ParsableArguments {
         guard (0...1000).contains(replicas) else {
             throw CLIError.usage("--replicas \(replicas) is not within 0 to 1000", hint: "give a number in that range")
         }
+        guard mode == .replicated || replicas == 1 else {
+            throw CLIError.usage("--replicas does not go with --mode global", hint: "leave one of them out")
+        }
         if let pids, pids < 1 { throw CLIError.usage("--pids \(pids) is less than 1", hint: "leave it out for 4096") }
         let directory = terminal.workingDirectory
         var resources = Resources()
@@ -191,7 +197,8 @@ struct ServiceOptions: ParsableArguments {
             capabilitiesDrop: capDrop.map(Self.capability),
             stopSignal: stopSignal.map(Self.signal),
             stopTimeoutMilliseconds: Int(stop),
-            placement: placement.isEmpty ? nil : placement
+            placement: placement.isEmpty ? nil : placement,
+            mode: mode == .replicated ? nil : mode
         )
     }
 

@@ -13,6 +13,8 @@ public struct AppPicture: Hashable, Sendable {
     public var down: Set<NodeID>
     /// Nodes that are to be empty.
     public var drained: Set<NodeID>
+    /// Per global service, the nodes that are to have a task of it, and those that may keep the one they have.
+    public var globals: [String: GlobalNodes] = [:]
 
     public init(
         app: AppRow, services: [ServiceRow], tasks: [TaskRow], rollout: RolloutRow?, down: Set<NodeID> = [],
@@ -34,7 +36,25 @@ public struct AppPicture: Hashable, Sendable {
             tasks: try state.tasks(app: key), rollout: try state.rollout(app: key),
             down: Set(nodes.filter { $0.liveness == .down }.map(\.id)),
             drained: Set(nodes.filter { $0.availability == .drained && $0.liveness != .down }.map(\.id)))
+        for index in services.indices where services[index].spec.isGlobal && !services[index].removed {
+            let service = services[index]
+            let fit = nodes.filter {
+                $0.availability != .drained && $0.liveness != .down && Scheduler.suits(service.spec, $0)
+            }
+            let serving = Set(tasks.filter { $0.service == service.name && $0.goal == .run }.map(\.node))
+            let places = GlobalNodes(
+                take: Set(fit.filter { $0.availability == .active }.map(\.id)), keep: Set(fit.map(\.id)))
+            globals[service.name] = places
+            // What people see as wanted.
+            services[index].replicas = places.take.union(places.keep.intersection(serving)).count
+        }
     }
+}
+
+/// Where a global service belongs. `take` is part of `keep`; cordoned nodes are the difference.
+public struct GlobalNodes: Hashable, Sendable {
+    public var take: Set<NodeID>
+    public var keep: Set<NodeID>
 }
 
 extension TaskRow {

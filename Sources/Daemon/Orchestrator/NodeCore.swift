@@ -411,7 +411,9 @@ public struct NodeCore {
             var tasks: [NewTask] = []
             var refusal: Reason?
             for creation in creations {
-                let placed = try scheduler.place(creation.service, count: creation.count, using: &random) { node in
+                let placed = try scheduler.place(
+                    creation.service, count: creation.count, only: creation.nodes, using: &random
+                ) { node in
                     try state.addresses(in: node.subnet)
                 }
                 tasks += placed.tasks

@@ -21,6 +21,8 @@ public struct Rollout: Sendable {
     public struct Creation: Hashable, Sendable {
         public var service: ServiceRow
         public var count: Int
+        /// One on each of these; nil for any node.
+        public var nodes: Set<NodeID>?
     }
 
     /// A task counts as good once its container has run this long: a command that fails at once is caught by it.
@@ -57,7 +59,7 @@ public struct Rollout: Sendable {
 
     // MARK: - What is there
 
-    private func tasks(of service: ServiceRow) -> [TaskRow] { picture.tasks.filter { $0.service == service.name } }
+    func tasks(of service: ServiceRow) -> [TaskRow] { picture.tasks.filter { $0.service == service.name } }
 
     func isStable(_ task: TaskRow) -> Bool {
         if task.isCompleted { return true }
@@ -69,13 +71,14 @@ public struct Rollout: Sendable {
 
     /// As many good tasks of the current generation as wanted, and no others.
     private func hasConverged(_ service: ServiceRow) -> Bool {
+        if let nodes = picture.globals[service.name] { return hasConverged(service, on: nodes) }
         let serving = tasks(of: service).filter { $0.goal == .run }
         return serving.count == (service.removed ? 0 : service.replicas)
             && serving.allSatisfy { $0.generation == service.generation && isStable($0) }
     }
 
     /// A service that left the app still runs on a volume this one would write.
-    private func isHeldBack(_ service: ServiceRow) -> Bool {
+    func isHeldBack(_ service: ServiceRow) -> Bool {
         let mine = service.spec.writableSources
         return picture.services.contains { other in
             other.removed
@@ -101,6 +104,7 @@ public struct Rollout: Sendable {
     }
 
     private func converge(_ service: ServiceRow, _ step: inout Step) {
+        if let nodes = picture.globals[service.name] { return converge(service, on: nodes, &step) }
         // Two replicas must not write the same volume where one release hands over to the next.
         let exclusive = service.spec.hasWritableVolume
         let all = tasks(of: service)
@@ -156,7 +160,7 @@ public struct Rollout: Sendable {
     }
 
     /// Those that serve least go first: ended ones, then such as are not ready, then the youngest.
-    private func leastUseful(_ tasks: [TaskRow], _ count: Int) -> [TaskRow] {
+    func leastUseful(_ tasks: [TaskRow], _ count: Int) -> [TaskRow] {
         func rank(_ task: TaskRow) -> Int { task.status.state.isTerminal ? 0 : task.status.ready ? 2 : 1 }
         return Array(
             tasks.sorted { (rank($0), $1.sequence, $0.id) < (rank($1), $0.sequence, $1.id) }.prefix(count))
@@ -224,7 +228,13 @@ public struct Rollout: Sendable {
     }
 
     private func nextWake() -> Timestamp? {
-        let isMoving = picture.tasks.contains { $0.goal == .run && picture.drained.contains($0.node) }
+        let isMoving = picture.tasks.contains { task in
+            task.goal == .run
+                && (picture.drained.contains(task.node)
+                    || picture.services.contains {
+                        $0.name == task.service && $0.spec.isGlobal && $0.generation != task.generation
+                    })
+        }
         guard runningRollout != nil || isMoving else { return nil }
         var wakes: [Timestamp] = []
         if let rollout = runningRollout {

@@ -103,9 +103,10 @@ public struct Scheduler: Sendable {
     }
 
     /// Places up to `count` tasks; fewer when no node fits, with the reasons, node by node.
+    /// - Parameter only: the nodes to choose from and to give reasons of; nil for all.
     /// - Parameter read: addresses of a node; called once for a node that is to get a task.
     public mutating func place(
-        _ service: ServiceRow, count: Int, using random: inout some RandomNumberGenerator,
+        _ service: ServiceRow, count: Int, only: Set<NodeID>? = nil, using random: inout some RandomNumberGenerator,
         addresses read: (NodeRow) throws -> Addresses
     ) rethrows -> Placed {
         let want = Want(service)
@@ -113,10 +114,14 @@ public struct Scheduler: Sendable {
         var full: Set<Int> = []
         var inZone = Array(repeating: 0, count: zoneCount)
         for (place, count) in running[want.key] ?? [:] { inZone[zones[place]] += count }
-        var candidates = nodes.indices.filter { refusal(of: $0, want) == nil }.map { candidate($0, want) }
+        var candidates = nodes.indices.filter { place in
+            only?.contains(nodes[place].id) ?? true && refusal(of: place, want) == nil
+        }.map { candidate($0, want) }
         while placed.tasks.count < count {
             guard let best = Self.best(candidates, inZone) else {
                 placed.refusals = nodes.indices.compactMap { place in
+                    let id = nodes[place].id
+                    if let only, !only.contains(id) || placed.tasks.contains(where: { $0.node == id }) { return nil }
                     let reason = refusal(of: place, want) ?? (full.contains(place) ? exhausted(nodes[place]) : nil)
                     return reason.map { Refusal(node: nodes[place].id, name: nodes[place].name, reason: $0) }
                 }.sorted { $0.name < $1.name }
@@ -211,6 +216,7 @@ public struct Scheduler: Sendable {
         var constraints: [PlacementConstraint]
         var tolerations: Set<String>
         var maxPerNode: Int?
+        var isGlobal: Bool
 
         init(_ service: ServiceRow) {
             key = Generation(app: service.app, service: service.name, number: service.generation)
@@ -222,7 +228,8 @@ public struct Scheduler: Sendable {
             }
             constraints = (service.spec.placement?.constraints ?? []).compactMap { PlacementConstraint($0) }
             tolerations = Set(service.spec.placement?.tolerations ?? [])
-            maxPerNode = service.spec.placement?.maxReplicasPerNode
+            isGlobal = service.spec.isGlobal
+            maxPerNode = isGlobal ? 1 : service.spec.placement?.maxReplicasPerNode
         }
     }
 
@@ -261,6 +268,7 @@ public struct Scheduler: Sendable {
             return Reason(.volumeElsewhere, "volume `\(volume.name)` is on `\(name)`")
         }
         if let most = want.maxPerNode, running[want.key]?[place] ?? 0 >= most {
+            if want.isGlobal { return Reason(.replicasPerNode, "has its task already") }
             return Reason(
                 .replicasPerNode, "has \(most) of it already, the most it may have",
                 hint: "raise --max-per-node, or add a node")
@@ -273,6 +281,13 @@ public struct Scheduler: Sendable {
                 want: want.memoryBytes, free: node.memoryBytes - load.memoryBytes, of: node.memoryBytes)
         }
         return nil
+    }
+
+    /// Whether constraints and taints let tasks of `service` be on `node`, whatever its state and load.
+    public static func suits(_ service: ServiceSpec, _ node: NodeRow) -> Bool {
+        let tolerations = service.placement?.tolerations ?? []
+        return (service.placement?.constraints ?? []).compactMap { PlacementConstraint($0) }
+            .allSatisfy { holds($0, node) } && node.taints.allSatisfy { tolerations.contains($0) }
     }
 
     private static func holds(_ constraint: PlacementConstraint, _ node: NodeRow) -> Bool {

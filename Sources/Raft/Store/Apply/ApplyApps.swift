@@ -344,6 +344,13 @@ extension Applier {
         else {
             return .refused(Problem(.notFound, "app `\(change.app)` has no service `\(change.service)`"))
         }
+        if service.spec.isGlobal {
+            return .refused(
+                Problem(
+                    .badRequest,
+                    "service `\(change.service)` of app `\(change.app)` is global: one task runs on every node that fits",
+                    hint: "deploy it with --mode replicated, or choose its nodes with --constraint"))
+        }
         if service.replicas == change.replicas { return .done(.unchanged) }
         try db.run(
             "UPDATE services SET replicas = ?, version = ? WHERE namespace = ? AND app = ? AND name = ?",

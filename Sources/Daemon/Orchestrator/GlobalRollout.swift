@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Model
+internal import Store
+
+/// Global services: one task on every node that may run it, each node seen by itself.
+///
+/// Tasks of nodes that are down are left alone: no other node would take their place, and they come back with theirs.
+extension Rollout {
+    /// A stable task of this generation on each node that is to have one, none where none may be.
+    func hasConverged(_ service: ServiceRow, on nodes: GlobalNodes) -> Bool {
+        let serving = tasks(of: service).filter { $0.goal == .run && !picture.down.contains($0.node) }
+        // A cordoned node keeps what it has, of an earlier release too: it takes nothing new.
+        guard serving.allSatisfy({ nodes.keep.contains($0.node) }) else { return false }
+        return nodes.take.allSatisfy { node in
+            let mine = serving.filter { $0.node == node }
+            return mine.count == 1 && mine.allSatisfy { $0.generation == service.generation && isStable($0) }
+        }
+    }
+
+    func converge(_ service: ServiceRow, on nodes: GlobalNodes, _ step: inout Step) {
+        let all = tasks(of: service).filter { !picture.down.contains($0.node) }
+        let running = all.filter { $0.goal == .run }
+        let astray = running.filter { !nodes.keep.contains($0.node) }
+        stop(astray, Reason(.stopped, "its node may not run it any more"), &step)
+        let exclusive = service.spec.hasWritableVolume
+        let isSettled = running.allSatisfy { $0.generation != service.generation || isStable($0) }
+        let isHalted = picture.rollout.map { $0.state == .failed && !$0.rollingBack } ?? false
+        var missing: Set<NodeID> = []
+        // One node at a time goes to a new release.
+        let leaving = Set(all.filter { $0.goal == .stop && !$0.status.state.isTerminal }.map(\.node))
+        let isChanging = nodes.take.contains { node in leaving.contains(node) && !running.contains { $0.node == node } }
+        var mayReplace = isSettled && !isHalted && !isChanging
+        for node in nodes.keep.sorted() {
+            let mine = running.filter { $0.node == node }
+            let current = mine.filter { $0.generation == service.generation }
+            let old = mine.filter { $0.generation != service.generation }
+            if current.count > 1 {
+                stop(leastUseful(current, current.count - 1), Reason(.stopped, "its node has another"), &step)
+            }
+            let replaced = Reason(.replaced, "replaced by release \(picture.app.release)")
+            if !current.isEmpty {
+                if current.allSatisfy(isStable) { stop(old, replaced, &step) }
+                continue
+            }
+            guard nodes.take.contains(node) else { continue }
+            if old.isEmpty {
+                // Two must not write the same path of a node.
+                if !(exclusive && leaving.contains(node)) { missing.insert(node) }
+            } else if mayReplace {
+                mayReplace = false
+                if exclusive { stop(old, replaced, &step) } else { missing.insert(node) }
+            }
+        }
+        if !missing.isEmpty, !isHeldBack(service) {
+            step.create.append(Creation(service: service, count: missing.count, nodes: missing))
+        }
+    }
+
+    private func stop(_ tasks: [TaskRow], _ reason: Reason, _ step: inout Step) {
+        if !tasks.isEmpty { step.changes.append(.stopTasks(StopTasks(tasks: tasks.map(\.id), reason: reason))) }
+    }
+}
