@@ -27,6 +27,11 @@ enum AppText {
         block.add("address", app.vip?.description)
         for port in app.ports {
             guard let host = port.hostPort else { continue }
+            if port.mode == .host {
+                let name = "port \(host) of each of its nodes"
+                block.add("published", "\(name) -> \(port.containerPort)/\(port.protocol.rawValue)")
+                continue
+            }
             let address = port.protocol == .tcp ? "http://127.0.0.1:\(host)" : "udp 127.0.0.1:\(host)"
             block.add("published", "\(address) -> \(port.containerPort)/\(port.protocol.rawValue)")
         }
@@ -48,12 +53,12 @@ enum AppText {
         return table
     }
 
-    static func tasks(_ tasks: [TaskView], now: Timestamp) -> Table {
+    static func tasks(_ tasks: [TaskView], unplaced: [TaskListView.Unplaced] = [], now: Timestamp) -> Table {
         var table = Table([
             "ID", .wide("NAMESPACE"), "APP", "SERVICE", "NODE", "STATE", "ADDRESS", "RESTARTS", "AGE",
             .wide("RELEASE"), .wide("PID"), .wide("EXIT"), .wide("CONTAINER"), .wide("IMAGE"), "REASON",
         ])
-        table.columns[1].isWide = !spansNamespaces(tasks.map(\.namespace))
+        table.columns[1].isWide = !spansNamespaces(tasks.map(\.namespace) + unplaced.map(\.namespace))
         table.rows = tasks.map { task in
             [
                 Cell(task.id.raw), Cell(task.namespace), Cell(task.app), Cell(task.service), Cell(task.node),
@@ -62,6 +67,14 @@ enum AppText {
                 Cell(task.pid.map { String($0) }), Cell(task.exitCode.map { String($0) }),
                 Cell(task.containerId?.raw), Cell(task.image), Cell(Format.reason(task.reason)),
             ]
+        }
+        // Nothing is there to have an id; how many are missing stands where the node would.
+        table.rows += unplaced.map { missing in
+            let blanks = Array(repeating: Cell(nil as String?), count: 8)
+            return [
+                Cell(nil as String?), Cell(missing.namespace), Cell(missing.app), Cell(missing.service),
+                Cell("\(missing.count) not placed"), .state("pending"),
+            ] + blanks + [Cell(Format.reason(missing.reason))]
         }
         return table
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import FoundationEssentials
 internal import Model
+internal import Synchronization
 
 /// A decoded answer together with the bytes it came as: `-o json` shows those.
 struct Answer<Value: Sendable>: Sendable {
@@ -11,11 +12,42 @@ struct Answer<Value: Sendable>: Sendable {
     var operation: String?
 }
 
+/// Says once that a node which knows no leader shows what it knew when it last had one.
+final class Staleness: Sendable {
+    private let isSaid: Mutex<Bool>
+
+    init(isSaid: Bool = false) { self.isSaid = Mutex(isSaid) }
+
+    func note(_ reply: APIReply) {
+        guard let text = reply.headers["hivemind-leaderless-milliseconds"], let milliseconds = Int64(text),
+            milliseconds >= 1_000,
+            !isSaid.withLock({ said in
+                defer { said = true }; return said
+            })
+        else { return }
+        Terminal.current.note(
+            "note: this node has known no leader for \(milliseconds / 1_000) s: it shows what it knew then")
+    }
+}
+
 /// Typed calls of the API.
 struct Client: Sendable {
     let transport: any Transport
     /// Sent when the user gave one; the daemon has the default.
     let namespace: String?
+    private var staleness = Staleness()
+
+    init(transport: any Transport, namespace: String?) {
+        self.transport = transport
+        self.namespace = namespace
+    }
+
+    /// For those who know that the node has no leader, and wait for it to have one.
+    var silent: Client {
+        var client = self
+        client.staleness = Staleness(isSaid: true)
+        return client
+    }
 
     func get<Value: Decodable & Sendable>(
         _ path: String, _ query: [(String, String?)] = [], as type: Value.Type = Value.self
@@ -41,6 +73,7 @@ struct Client: Sendable {
         let request = self.request(method, path, query, body: body, headers: headers, timeout: timeout)
         let reply = try await transport.send(request)
         guard reply.isSuccess else { throw Self.error(reply, request) }
+        staleness.note(reply)
         return reply
     }
 
@@ -66,6 +99,19 @@ struct Client: Sendable {
                 let answer: Answer<AppLogLine> = try decode(APIReply(status: 200, body: line))
                 try each(answer.value, line)
             }
+        } catch let refused as RefusedReply {
+            throw Self.error(refused.reply, request)
+        }
+    }
+
+    /// The body of an answer in pieces.
+    func pieces(
+        _ method: String, _ path: String, _ query: [(String, String?)], timeout: Duration?,
+        each: ([UInt8]) throws -> Void
+    ) async throws {
+        let request = self.request(method, path, query, timeout: timeout)
+        do {
+            for try await piece in transport.pieces(request) { try each(piece) }
         } catch let refused as RefusedReply {
             throw Self.error(refused.reply, request)
         }

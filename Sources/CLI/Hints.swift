@@ -24,7 +24,8 @@ enum Hints {
         case .registryUnreachable: "check the registry's name and the network, then try again"
         case .registryDenied: "check the image's name and that the registry lets this node read it"
         case .payloadTooLarge: "send less at once"
-        case .unauthenticated, .forbidden: "use the unix socket as root"
+        case .unauthenticated, .forbidden:
+            "use the socket as root, or a context with another token: `hivemind auth whoami`"
         case .busy, .noLeader, .timeout: "try again in a moment; `hivemind status` shows the node's state"
         case .noSpace: "free disk space on the node: `hivemind image rm`, `hivemind volume delete`"
         case .runtimeUnavailable: "`hivemind status` shows the state of the container runtime"

@@ -30,6 +30,8 @@ struct Hivemind: AsyncParsableCommand {
                     QueryCommand.self, SecurityCommand.self, NetworkCommand.self,
                     DaemonCommand.self, AdminCommand.self, DevCommand.self,
                 ]),
+            CommandGroup(
+                name: "Use from elsewhere", subcommands: [LoginCommand.self, ContextCommand.self, AuthCommand.self]),
             CommandGroup(name: "This program", subcommands: [VersionCommand.self, CompletionCommand.self]),
         ]
     )

@@ -12,6 +12,9 @@ struct GlobalOptions: ParsableArguments {
         completion: .file())
     var socket: String?
 
+    @Option(help: ArgumentHelp("Cluster to talk to, see `hivemind context` (HIVEMIND_CONTEXT).", valueName: "name"))
+    var context: String?
+
     @Option(
         name: [.customShort("o"), .long],
         help: ArgumentHelp("How data is shown (HIVEMIND_OUTPUT; default table).", valueName: "format"))
@@ -19,19 +22,35 @@ struct GlobalOptions: ParsableArguments {
 
     func client(namespace: String? = nil) -> Client {
         let terminal = Terminal.current
+        let transport: any Transport
+        do {
+            transport = terminal.transport(try Target.chosen(socket: socket, context: context, terminal))
+        } catch {
+            transport = ClosedTransport(error: error)
+        }
+        return Client(transport: transport, namespace: namespace ?? terminal.setting("HIVEMIND_NAMESPACE"))
+    }
+
+    /// For verbs about this machine itself, whatever context is used.
+    func localClient() -> Client {
+        let terminal = Terminal.current
+        guard context == nil else {
+            let error = CLIError.usage(
+                "this is about the machine itself: it takes no --context", hint: "run it on that machine")
+            return Client(transport: ClosedTransport(error: error), namespace: nil)
+        }
         let path = socket ?? terminal.setting("HIVEMIND_SOCKET") ?? Self.defaultSocket
-        return Client(
-            transport: terminal.connect(path), namespace: namespace ?? terminal.setting("HIVEMIND_NAMESPACE"))
+        return Client(transport: terminal.connect(path), namespace: nil)
     }
 
     /// - Parameter namespace: as given by flag; one from the environment need not be repeated in suggestions.
     func result(namespace: String? = nil) throws -> Output {
         let terminal = Terminal.current
         let format = try OutputFormat.chosen(output, terminal)
-        var context = ""
-        if let namespace { context += " --namespace \(namespace)" }
-        if let socket { context += " --socket \(socket)" }
-        return Output(format: format, terminal: terminal, context: context)
+        var suffix = ""
+        if let namespace { suffix += " --namespace \(namespace)" }
+        if let socket { suffix += " --socket \(socket)" } else if let context { suffix += " --context \(context)" }
+        return Output(format: format, terminal: terminal, context: suffix)
     }
 }
 
@@ -90,11 +109,14 @@ private func requireName(_ positional: String?, _ option: String?, _ what: Strin
 /// Names for the shell's completion. Silent when the daemon is away: a shell that completes is no place for errors.
 @Sendable
 private func completeAppNames(words: [String], index: Int, prefix: String) async -> [String] {
-    let socket = words.firstIndex(of: "--socket").flatMap { $0 + 1 < words.count ? words[$0 + 1] : nil }
+    func value(of option: String) -> String? {
+        words.firstIndex(of: option).flatMap { $0 + 1 < words.count ? words[$0 + 1] : nil }
+    }
     let terminal = Terminal.current
-    let transport = terminal.connect(
-        socket ?? terminal.setting("HIVEMIND_SOCKET") ?? GlobalOptions.defaultSocket)
-    let client = Client(transport: transport, namespace: nil)
+    guard
+        let target = try? Target.chosen(socket: value(of: "--socket"), context: value(of: "--context"), terminal)
+    else { return [] }
+    let client = Client(transport: terminal.transport(target), namespace: nil)
     guard let reply = try? await client.call("GET", "/v1/apps", timeout: .seconds(1)),
         let apps: Answer<ItemList<AppView>> = try? client.decode(reply)
     else { return [] }

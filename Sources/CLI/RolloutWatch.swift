@@ -66,6 +66,17 @@ struct RolloutWatch: Sendable {
         }
     }
 
+    /// What the app waits for, when that is known.
+    private func reason() async -> String? {
+        do {
+            let view: Answer<AppView> = try await client.get("/v1/apps/\(Client.escape(app))")
+            return view.value.reason?.message.printable
+        } catch {
+            // That the time is over is what has to be said.
+            return nil
+        }
+    }
+
     private func poll<Value>(
         _ progress: inout Progress, _ step: (inout Progress) async throws -> Value?
     ) async throws -> Value {
@@ -83,7 +94,9 @@ struct RolloutWatch: Sendable {
             }
             guard terminal.elapsed() < deadline else {
                 throw CLIError(
-                    .timeout, "`\(app)` was not done within \(Format.duration(seconds: timeout.components.seconds))",
+                    .timeout,
+                    "`\(app)` was not done within \(Format.duration(seconds: timeout.components.seconds))"
+                        + (await reason().map { ": \($0)" } ?? ""),
                     hint: "the change goes on; watch it with `hivemind app info \(app)` and `hivemind ps \(app)`")
             }
             try await terminal.sleep(min(pause, max(.milliseconds(1), deadline - terminal.elapsed())))

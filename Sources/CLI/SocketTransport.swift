@@ -11,21 +11,30 @@ struct SocketTransport: Transport {
 
     func send(_ request: APIRequest) async throws -> APIReply {
         do {
-            return Self.reply(try await client.send(httpRequest(request)))
+            return APIReply(try await client.send(httpRequest(request)))
         } catch {
             throw describe(error, request)
         }
     }
 
     func lines(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error> {
-        let lines = client.lines(httpRequest(request))
+        stream(client.lines(httpRequest(request)), request)
+    }
+
+    func pieces(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error> {
+        stream(client.pieces(httpRequest(request)), request)
+    }
+
+    private func stream(
+        _ lines: AsyncThrowingStream<[UInt8], any Error>, _ request: APIRequest
+    ) -> AsyncThrowingStream<[UInt8], any Error> {
         let iterator = LineIterator(lines.makeAsyncIterator())
         return AsyncThrowingStream {
             do {
                 return try await iterator.next()
             } catch let error as HTTPError {
                 if error.code == .status, let response = error.response {
-                    throw RefusedReply(reply: Self.reply(response))
+                    throw RefusedReply(reply: APIReply(response))
                 }
                 throw describe(error, request)
             }
@@ -33,32 +42,9 @@ struct SocketTransport: Transport {
     }
 
     private func httpRequest(_ request: APIRequest) -> HTTPRequest {
-        var headers = HTTPHeaders()
-        for (name, value) in request.headers.sorted(by: { $0.key < $1.key }) { headers.add(name, value) }
-        let body: HTTPRequest.Body =
-            switch request.body {
-            case .none: .none
-            case .bytes(let bytes): .bytes(bytes)
-            case .file(let path): .file(path: path)
-            }
-        return HTTPRequest(
-            method: request.method,
-            url: "http://hivemind\(request.path)",
-            headers: headers,
-            body: body,
-            unixSocket: socket,
-            // The daemon answers in its own time (a pull takes minutes): only the whole is bounded, and the silence of a
-            // stream that is never silent.
-            limits: HTTPLimits(
-                connect: .seconds(5), total: request.timeout, stall: request.silence, bodyBytesMax: 64 << 20),
-            followsRedirects: false
-        )
-    }
-
-    private static func reply(_ response: HTTPResponse) -> APIReply {
-        var headers: [String: String] = [:]
-        for field in response.headers.fields { headers[field.name.lowercased()] = field.value }
-        return APIReply(status: response.status, headers: headers, body: response.body)
+        var http = request.http(base: "http://hivemind")
+        http.unixSocket = socket
+        return http
     }
 
     private func describe(_ error: HTTPError, _ request: APIRequest) -> any Error {
@@ -78,8 +64,40 @@ struct SocketTransport: Transport {
     }
 }
 
+extension APIRequest {
+    /// - Parameter base: scheme and host.
+    func http(base: String) -> HTTPRequest {
+        var fields = HTTPHeaders()
+        for (name, value) in headers.sorted(by: { $0.key < $1.key }) { fields.add(name, value) }
+        let bytes: HTTPRequest.Body =
+            switch body {
+            case .none: .none
+            case .bytes(let bytes): .bytes(bytes)
+            case .file(let path): .file(path: path)
+            }
+        return HTTPRequest(
+            method: method,
+            url: "\(base)\(path)",
+            headers: fields,
+            body: bytes,
+            // The daemon answers in its own time (a pull takes minutes): only the whole is bounded, and the silence of a
+            // stream that is never silent.
+            limits: HTTPLimits(connect: .seconds(5), total: timeout, stall: silence, bodyBytesMax: 64 << 20),
+            followsRedirects: false
+        )
+    }
+}
+
+extension APIReply {
+    init(_ response: HTTPResponse) {
+        var headers: [String: String] = [:]
+        for field in response.headers.fields { headers[field.name.lowercased()] = field.value }
+        self.init(status: response.status, headers: headers, body: response.body)
+    }
+}
+
 /// The stream that pulls has one caller at a time: the closure of the stream it feeds.
-private actor LineIterator {
+actor LineIterator {
     private var iterator: AsyncThrowingStream<[UInt8], any Error>.Iterator?
 
     init(_ iterator: sending AsyncThrowingStream<[UInt8], any Error>.Iterator) { self.iterator = iterator }

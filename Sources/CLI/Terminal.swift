@@ -28,6 +28,10 @@ struct Terminal: Sendable {
     var interrupts: @Sendable () -> AsyncStream<Void>
     /// A transport to the daemon behind a socket path.
     var connect: @Sendable (String) -> any Transport
+    /// A transport to the nodes of a context.
+    var remote: @Sendable (Context) -> any Transport = { RemoteTransport($0) }
+    /// One line of the terminal that does not show what is typed; nil at its end.
+    var readSecret: @Sendable () -> String? = { SecretInput.readLine() }
 
     var usesColor: Bool {
         isOutputTTY && (environment("NO_COLOR") ?? "").isEmpty && environment("TERM") != "dumb"
@@ -186,15 +190,16 @@ extension Terminal {
     }
 
     /// Asks before something is lost. `yes` answers; without a terminal to ask on it is required.
-    func confirm(_ question: String, yes: Bool) throws(CLIError) {
+    /// - Parameter instead: what says yes beforehand.
+    func confirm(_ question: String, yes: Bool, instead: String = "add --yes") throws(CLIError) {
         if yes { return }
         guard isInputTTY, isErrorTTY else {
-            throw .usage("\(question) needs a yes, and there is no terminal to ask on", hint: "add --yes")
+            throw .usage("\(question) needs a yes, and there is no terminal to ask on", hint: instead)
         }
         writeError(Array("\(question)? [y/N] ".utf8))
         let answer = (readLine() ?? "").lowercased()
         guard answer == "y" || answer == "yes" else {
-            throw CLIError(.general, "nothing was changed", hint: "answer y, or add --yes")
+            throw CLIError(.general, "nothing was changed", hint: "answer y, or \(instead)")
         }
     }
 }

@@ -34,6 +34,8 @@ protocol Transport: Sendable {
     func send(_ request: APIRequest) async throws -> APIReply
     /// Lines of a 2xx answer; any other is thrown as `RefusedReply`.
     func lines(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error>
+    /// The body of a 2xx answer in pieces; any other is thrown as `RefusedReply`.
+    func pieces(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error>
 }
 
 struct RefusedReply: Error { var reply: APIReply }

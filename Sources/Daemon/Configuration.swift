@@ -21,6 +21,8 @@ public struct DaemonConfiguration: Hashable, Sendable {
     public var logLevel: String
     /// Between two comparisons of the members' whole states; at least a second.
     public var compareInterval: Duration
+    /// Between two snapshots of the state that are kept for people; at least a second. Nil: none are taken.
+    public var snapshotInterval: Duration?
     /// Used when the data directory is new.
     public var ranges: AddressRanges
 
@@ -36,6 +38,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         nodeName: String? = nil,
         logLevel: String = "info",
         compareInterval: Duration = .seconds(600),
+        snapshotInterval: Duration? = .seconds(86_400),
         ranges: AddressRanges = .standard
     ) {
         self.dataDirectory = dataDirectory
@@ -46,6 +49,7 @@ public struct DaemonConfiguration: Hashable, Sendable {
         self.nodeName = nodeName
         self.logLevel = logLevel
         self.compareInterval = compareInterval
+        self.snapshotInterval = snapshotInterval
         self.ranges = ranges
     }
 }
@@ -90,6 +94,10 @@ extension DaemonConfiguration {
         }
         guard compareInterval >= .seconds(1) else {
             throw DaemonError("states cannot be compared more often than every second", hint: "for example 10m")
+        }
+        guard snapshotInterval.map({ $0 >= .seconds(1) && $0 <= .seconds(366 * 86_400) }) ?? true else {
+            throw DaemonError(
+                "snapshots are taken between every second and once a year", hint: "for example 24h, or off")
         }
         if runtime == .containerd, geteuid() != 0 {
             throw DaemonError(

@@ -62,6 +62,7 @@ extension NodeBackend {
                 "the cluster removed this node for good: `hivemind cluster leave --yes` makes it a new one that may join "
                     + "again", at: 0)
         }
+        if let condition = core.keeper.condition { conditions.append(condition) }
         if let halted = status.state.halted { conditions.insert("this node applies no more changes: \(halted)", at: 0) }
         var told: Set<String> = []
         conditions.removeAll { !told.insert($0).inserted }
@@ -74,7 +75,7 @@ extension NodeBackend {
                 firstIndex: status.consensus.baseIndex + 1, lastIndex: status.consensus.lastIndex,
                 bytes: await logBytes()),
             fsync: core.fsync.view(now: Clock.monotonic()),
-            snapshot: core.snapshots.store.newest.map { SnapshotView($0, path: core.snapshots.store.file(of: $0)) },
+            snapshot: core.snapshots.store.newest.map { SnapshotView($0, .log, in: core.snapshots.store) },
             conditions: conditions)
     }
 
@@ -88,26 +89,45 @@ extension NodeBackend {
 
     func cluster() async throws -> ClusterView {
         let status = core.status
-        let (nodes, cluster) = try await state.read { (try $0.nodes(), try $0.meta().clusterID) }
+        let (nodes, meta) = try await state.read { (try $0.nodes(), try $0.meta()) }
         // Only the leader knows how far the others are; without one their places stay empty.
         let progress = await core.memberProgress()
         let configuration = status.consensus.configuration?.membership ?? Membership(voters: [core.member])
         let last = progress?.map(\.match).max() ?? 0
         let links = members.status
-        let views = configuration.members.map { member -> MemberView in
+        let observers = nodes.filter {
+            !configuration.contains($0.member) && !configuration.removed.contains($0.member)
+        }.map(\.member)
+        let views = (configuration.members + observers).map { member -> MemberView in
             let known = progress?.first { $0.id == member }
             let name = self.name(of: member)
             let node = nodes.first { $0.name == name }
             return MemberView(
                 id: node?.id ?? NodeID("\(member)"), name: name,
                 address: members.peer(member).map { "\($0.address)" } ?? node?.address ?? "",
-                role: configuration.isVoter(member) ? "voter" : "standby", matchIndex: known?.match,
+                role: role(of: member, status), matchIndex: known?.match,
                 lastContactMs: known.map { $0.silentTicks * Int(ConsensusOwner.tickMilliseconds) },
                 lag: known.map { last - $0.match }, refusal: links.first { $0.id == member }?.refusal)
         }
         return ClusterView(
-            id: cluster, leader: leaderName(status), term: status.term, commitIndex: status.commitIndex,
-            members: views.sorted { $0.name < $1.name }, nodes: nodes.count)
+            id: meta.clusterID, leader: leaderName(status), term: status.term, commitIndex: status.commitIndex,
+            members: views.sorted { $0.name < $1.name }, nodes: nodes.count,
+            downAfter: DurationText.text(milliseconds: meta.downAfterMilliseconds))
+    }
+
+    func patchCluster(_ patch: ClusterPatch) async throws -> ClusterView {
+        guard let text = patch.downAfter else {
+            throw Problem(.badRequest, "nothing is to be changed", hint: "give `down_after`, for example 10s")
+        }
+        let milliseconds: Int64
+        do throws(DurationText.Fault) { milliseconds = try DurationText.milliseconds(text) } catch {
+            throw Problem(
+                .badRequest, "`down_after` \(Validation.shown(text)) \(error.why)", hint: "for example 10s or 1m")
+        }
+        let applied = try await core.propose(
+            .setCluster(SetCluster(downAfterMilliseconds: milliseconds)), deadline: Self.writeDeadline)
+        if case .refused(let problem) = applied.outcome { throw problem }
+        return try await cluster()
     }
 
     private func name(of member: MemberID) -> String {
@@ -120,6 +140,8 @@ extension NodeBackend {
         guard let membership = status.consensus.configuration?.membership else { return "observer" }
         return membership.isVoter(member) ? "voter" : membership.contains(member) ? "standby" : "observer"
     }
+
+    var leaderlessMilliseconds: Int64? { core.consensus.leaderlessMilliseconds }
 
     var appliedIndex: UInt64 { core.proposals.appliedIndex }
 
@@ -167,17 +189,25 @@ extension NodeBackend {
     }
 
     func snapshots() async throws -> ItemList<SnapshotView> {
-        let store = core.snapshots.store
+        let all: [(SnapshotView.Kind, SnapshotStore)] = [
+            (.log, core.snapshots.store), (.scheduled, core.snapshots.scheduled), (.manual, core.snapshots.manual),
+        ]
+        let views = all.flatMap { kind, store in store.snapshots.map { SnapshotView($0, kind, in: store) } }
         return ItemList(
-            items: store.snapshots.reversed().map { SnapshotView($0, path: store.file(of: $0)) },
+            items: views.sorted { ($0.index, $0.createdAt) > ($1.index, $1.createdAt) },
             index: core.status.appliedIndex)
+    }
+
+    func backup() async throws -> BackupStream {
+        let worker = core.snapshots
+        let reader = try await worker.run { try worker.fresh() }
+        return BackupStream(reader: reader, worker: worker, node: identity.name)
     }
 
     func takeSnapshot() async throws -> SnapshotView {
         let worker = core.snapshots
         return try await worker.run {
-            let manifest = try worker.take()
-            return SnapshotView(manifest, path: worker.store.file(of: manifest))
+            SnapshotView(try worker.takeManual(), .manual, in: worker.manual)
         }
     }
 }

@@ -52,7 +52,7 @@ extension NodeBackend {
             case .task: object = .task(try await task(event.name))
             case .node: object = .node(try await node(event.name))
             case .volume:
-                guard let view = try await volumeView(key, measured: false) else { return nil }
+                guard let view = try await volumeView(key, measured: false, asking: false) else { return nil }
                 object = .volume(view)
             case .config: object = .config(try await config(key))
             case .cluster: object = .cluster(try await cluster())

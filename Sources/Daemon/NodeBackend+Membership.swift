@@ -96,6 +96,11 @@ extension NodeBackend {
     func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView {
         let token = try JoinToken(request.token)
         if let cluster = membership.cluster {
+            if membership.isRemoved() {
+                throw Problem(
+                    .conflict, "the cluster removed this node for good, under this id it never comes back",
+                    hint: "make it a new one, then join again: hivemind cluster leave --yes")
+            }
             // Harmless to repeat: the token names the cluster this node belongs to already.
             let known = try await state.read { try $0.authorities() }
             if known.contains(where: { $0.id == Self.hex(token.digest) }) {
@@ -155,13 +160,15 @@ extension NodeBackend {
         _ request: ClusterJoinRequest, _ token: JoinToken
     ) async throws -> (findings: [JoinFinding], nodes: [String]) {
         var findings: [JoinFinding] = []
-        let (apps, volumes) = try await state.read { (try $0.apps().count, try $0.volumes().count) }
-        if apps > 0 || volumes > 0 {
+        let (apps, volumes, configs) = try await state.read {
+            (try $0.apps().count, try $0.volumes().count, try $0.configs(namespace: nil, prefix: "").count)
+        }
+        if apps > 0 || volumes > 0 || configs > 0 {
             findings.append(
                 JoinFinding(
                     .empty, .conflict,
-                    "this node has \(apps) apps and \(volumes) volumes of its own, which would be lost",
-                    hint: "delete them first (hivemind app ls, hivemind volume ls), or join with another machine"))
+                    "this node has \(apps) apps, \(volumes) volumes and \(configs) configs of its own, which would be lost",
+                    hint: "delete them first (hivemind app ls, volume ls, config ls), or join with another machine"))
         }
         var own: NodeFile.ClusterPlace?
         do {
@@ -179,6 +186,8 @@ extension NodeBackend {
 
     func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer {
         _ = try duties()
+        // The token may be younger than this node's state, a node that left older.
+        try await catchUp()
         let now = Clock.now()
         let (token, nodes, ranges) = try await state.read {
             (try $0.joinToken(question.tokenId), try $0.nodes(), try $0.meta().ranges)
@@ -202,7 +211,7 @@ extension NodeBackend {
         }
         var answer = PreflightAnswer(
             findings: [], ranges: ranges,
-            nodes: nodes.filter { !$0.peerAddress.isEmpty && $0.liveness != .down }.map {
+            nodes: nodes.filter { !$0.peerAddress.isEmpty && $0.liveness == .ready }.map {
                 PreflightAnswer.Node(
                     name: $0.name, address: $0.address, peerAddress: $0.peerAddress, apiAddress: $0.apiAddress)
             }, knocks: [:])
@@ -248,6 +257,13 @@ extension NodeBackend {
     func authorities() async throws -> AuthorityView {
         AuthorityView(
             authorities: try await state.read { try $0.authorities() }.filter { $0.phase != .gone }.map(\.certificate))
+    }
+
+    func renew(_ proof: IdentityProof) async throws -> JoinWelcome {
+        guard let welcome = try await duties().ask(.prove(proof)).welcome else {
+            throw Problem(.internal, "the leader took the node without a welcome")
+        }
+        return welcome
     }
 
     func duties() throws(Problem) -> LeaderDuties {
@@ -352,6 +368,8 @@ extension NodeBackend {
     // MARK: - Going
 
     func removeNode(_ nameOrID: String) async throws -> UInt64 {
+        // A state that is behind may have the name for another node, one that is gone.
+        try await catchUp()
         let node = try await nodeRow(nameOrID)
         guard try await state.read({ try $0.nodes().count }) > 1 else {
             throw Problem(.conflict, "`\(node.name)` is the only node of its cluster", hint: "stop its daemon instead")
@@ -362,6 +380,14 @@ extension NodeBackend {
         }
         _ = try await duties().ask(.removeNode(node.id))
         return core.proposals.appliedIndex
+    }
+
+    /// Before a change that depends on what is known here.
+    private func catchUp() async throws {
+        // Reading what is old, as the read's own advice has it, would not do.
+        do { _ = try await readBarrier(.linearizable) } catch let problem as Problem where problem.code == .noLeader {
+            throw CoreOwner.noLeader
+        }
     }
 
     // MARK: - What is said about a node
@@ -409,8 +435,11 @@ extension NodeBackend {
                 .conflict, "this node came to no cluster by a token",
                 hint: "`hivemind cluster status` shows its members")
         }
-        let others = try await state.read { try $0.nodes().count { $0.id != self.identity.id } }
-        if others > 0, !membership.isRemoved() { _ = try await removeNode(identity.name) }
+        if !membership.isRemoved() {
+            try await catchUp()
+            let others = try await state.read { try $0.nodes().count { $0.id != self.identity.id } }
+            if others > 0 { _ = try await removeNode(identity.id.raw) }
+        }
         try Turn(kind: .leave, node: nil).write(membership.dataDirectory)
         log.notice("this node leaves its cluster", metadata: ["cluster": "\(cluster.clusterID)"])
         membership.turn()

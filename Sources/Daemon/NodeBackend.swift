@@ -61,25 +61,31 @@ final class NodeBackend: Backend {
     // MARK: - Apps
 
     func apps(namespace: String?) async throws -> ItemList<AppView> {
-        let placements = core.placements
+        let reasons = PlacementReasons(core)
         return try await list { state in
-            try state.apps(namespace: namespace).compactMap { app in
-                try AppPicture(state, app.key).map { Views.app($0, placement: placements[app.key]) }
+            var reasons = reasons
+            return try state.apps(namespace: namespace).compactMap { app in
+                try AppPicture(state, app.key).map { Views.app($0, placement: try reasons.reason(for: $0, state)) }
             }
         }
     }
 
     func app(_ key: ObjectKey) async throws -> AppView {
-        let placement = core.placements[key]
-        guard let picture = try await state.read({ try AppPicture($0, key) }) else { throw Self.unknownApp(key) }
-        return Views.app(picture, placement: placement)
+        let reasons = PlacementReasons(core)
+        let view: AppView? = try await state.read { state in
+            var reasons = reasons
+            return try AppPicture(state, key).map { Views.app($0, placement: try reasons.reason(for: $0, state)) }
+        }
+        guard let view else { throw Self.unknownApp(key) }
+        return view
     }
 
     func putApp(
         _ key: ObjectKey, _ request: PutAppRequest, _ condition: WriteCondition
     ) async throws -> Written<AppView> {
         var services = request.services
-        let wanted = services.flatMap { $0.ports }.compactMap { port in
+        // Where tasks with a port of their node will be is not known yet.
+        let wanted = services.flatMap { $0.ports }.filter { $0.mode == .ingress }.compactMap { port in
             port.hostPort.map {
                 PublishedPort(hostPort: $0, containerPort: port.containerPort, protocol: port.protocol)
             }
@@ -148,8 +154,8 @@ final class NodeBackend: Backend {
         return Written(value: try await app(key), created: false, index: index, operation: id)
     }
 
-    func deleteApp(_ key: ObjectKey) async throws -> UInt64 {
-        try await write(.deleteApp(AppChange(app: key))).index
+    func deleteApp(_ key: ObjectKey, _ condition: WriteCondition) async throws -> UInt64 {
+        try await write(.deleteApp(AppChange(app: key, condition: condition.precondition))).index
     }
 
     func operation(_ id: String) async throws -> OperationView {
@@ -197,13 +203,14 @@ final class NodeBackend: Backend {
     // MARK: - Services and tasks
 
     func services(namespace: String?, app: String?) async throws -> ItemList<ServiceView> {
-        let placements = core.placements
+        let reasons = PlacementReasons(core)
         return try await list { state in
-            try state.apps(namespace: namespace).filter { app == nil || $0.key.name == app }.flatMap { row in
-                try AppPicture(state, row.key).map { picture in
-                    picture.services.filter { !$0.removed }
-                        .map { Views.service($0, picture, placement: placements[row.key]) }
-                } ?? []
+            var reasons = reasons
+            return try state.apps(namespace: namespace).filter { app == nil || $0.key.name == app }.flatMap {
+                (row: AppRow) -> [ServiceView] in
+                guard let picture = try AppPicture(state, row.key) else { return [] }
+                let reason = try reasons.reason(for: picture, state)
+                return picture.services.filter { !$0.removed }.map { Views.service($0, picture, placement: reason) }
             }
         }
     }
@@ -221,15 +228,32 @@ final class NodeBackend: Backend {
         return first
     }
 
-    func tasks(namespace: String?, app: String?, all: Bool) async throws -> ItemList<TaskView> {
-        let name = identity.name
-        return try await list { state in
-            let nodes = Dictionary(uniqueKeysWithValues: try state.nodes().map { ($0.id, $0.name) })
-            return try state.tasks(namespace: namespace)
+    func tasks(namespace: String?, app: String?, all: Bool) async throws -> TaskListView {
+        let reasons = PlacementReasons(core)
+        return try await state.read { state in
+            // What a node that was removed ran is shown with its name as well.
+            var nodes = Dictionary(
+                try state.removedNodes().map { ($0.id, $0.name) }, uniquingKeysWith: { $1 })
+            for node in try state.nodes() { nodes[node.id] = node.name }
+            let items = try state.tasks(namespace: namespace)
                 .filter {
                     (app == nil || $0.app.name == app) && (all || $0.goal == .run || !$0.status.state.isTerminal)
                 }
-                .map { Views.task($0, node: nodes[$0.node] ?? name) }
+                .map { Views.task($0, node: nodes[$0.node] ?? $0.node.raw) }
+            var reasons = reasons
+            let unplaced = try state.apps(namespace: namespace).filter { app == nil || $0.key.name == app }.flatMap {
+                (row: AppRow) -> [TaskListView.Unplaced] in
+                guard reasons.mayLack(row.key), let picture = try AppPicture(state, row.key),
+                    let reason = try reasons.reason(for: picture, state)
+                else { return [] }
+                return PlacementReasons.missing(picture).map {
+                    TaskListView.Unplaced(
+                        app: row.key.name, namespace: row.key.namespace, service: $0.service.name, count: $0.count,
+                        reason: reason)
+                }
+            }
+            return TaskListView(
+                items: items, unplaced: unplaced.isEmpty ? nil : unplaced, index: try state.meta().appliedIndex)
         }
     }
 
@@ -247,12 +271,10 @@ final class NodeBackend: Backend {
     // MARK: - Volumes
 
     func volumes(namespace: String?) async throws -> ItemList<VolumeView> {
-        let rows = try await list { state in try state.volumes(namespace: namespace).map { $0.key } }
-        var views: [VolumeView] = []
-        for key in rows.items {
-            if let view = try await volumeView(key, measured: false) { views.append(view) }
+        let (rows, index) = try await state.read {
+            (try $0.volumes(namespace: namespace), try $0.meta().appliedIndex)
         }
-        return ItemList(items: views, index: rows.index)
+        return ItemList(items: try await volumeViews(rows, measured: false), index: index)
     }
 
     func volume(_ key: ObjectKey) async throws -> VolumeView {
@@ -262,14 +284,45 @@ final class NodeBackend: Backend {
         return view
     }
 
-    func volumeView(_ key: ObjectKey, measured: Bool) async throws -> VolumeView? {
+    /// - Parameter asking: whether other nodes are asked for what only they know.
+    func volumeView(_ key: ObjectKey, measured: Bool, asking: Bool = true) async throws -> VolumeView? {
         guard let row = try await state.read({ try $0.volume(key) }) else { return nil }
-        // A volume nobody has used yet has no directory; asking for it makes one, so that its path is true.
-        let local = row.deleting ? nil : try await effects.volumes.ensure(key)
-        let used = measured ? try await effects.volumes.usedBytes(key) : nil
-        return VolumeView(
-            name: key.name, namespace: key.namespace, driver: row.driver, node: identity.name, path: local?.path ?? "",
-            sizeBytes: 0, usedBytes: used, usedBy: row.users, createdAt: row.createdAt)
+        return try await volumeViews([row], measured: measured, asking: asking).first
+    }
+
+    static let volumesDeadline = Duration.seconds(3)
+
+    /// What only the node of a volume knows is asked there; it stays unknown while that does not answer.
+    private func volumeViews(
+        _ rows: [VolumeRow], measured: Bool, asking: Bool = true
+    ) async throws -> [VolumeView] {
+        let nodes = Dictionary(
+            try await state.read { try $0.nodes() }.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first })
+        // On a node alone there is no other place for a volume without one.
+        let unbound = nodes.count > 1 ? nil : identity.id
+        var facts: [ObjectKey: VolumeFacts] = [:]
+        for (id, mine) in Dictionary(grouping: rows.filter { !$0.deleting }, by: { $0.node ?? unbound }) {
+            let call = VolumesCall(keys: mine.map(\.key), isMeasured: measured)
+            var found: [VolumeFacts] = []
+            if id == identity.id {
+                found = try await calls.facts(of: call)
+            } else if asking, let node = id.flatMap({ nodes[$0] }), node.liveness != .down {
+                do {
+                    found = try await calls.ask(.volumes(call), of: node, deadline: Self.volumesDeadline).volumes ?? []
+                } catch {
+                    log.info(
+                        "a node does not tell of its volumes", metadata: ["node": "\(node.name)", "why": "\(error)"])
+                }
+            }
+            for fact in found { facts[fact.key] = fact }
+        }
+        return rows.map { row in
+            let home = row.node ?? unbound
+            return VolumeView(
+                name: row.key.name, namespace: row.key.namespace, driver: row.driver,
+                node: home.map { nodes[$0]?.name ?? $0.raw } ?? "", path: facts[row.key]?.path ?? "", sizeBytes: 0,
+                usedBytes: facts[row.key]?.usedBytes, usedBy: row.users, createdAt: row.createdAt)
+        }
     }
 
     func putVolume(_ key: ObjectKey) async throws -> Written<VolumeView> {
@@ -363,7 +416,9 @@ final class NodeBackend: Backend {
 
     // MARK: - SQL and numbers
 
-    func query(_ sql: String) async throws -> QueryView { try await state.query(sql) }
+    func query(_ sql: String, withSecrets: Bool) async throws -> QueryView {
+        try await state.query(sql, withSecrets: withSecrets)
+    }
 
     func metrics() async -> String {
         let status = core.status
@@ -408,12 +463,13 @@ final class NodeBackend: Backend {
 }
 
 extension SnapshotView {
-    init(_ manifest: SnapshotManifest, path: String) {
+    init(_ manifest: SnapshotManifest, _ kind: Kind, in store: SnapshotStore) {
         let digits = Array("0123456789abcdef")
         self.init(
             name: manifest.name, index: manifest.position.index, term: manifest.position.term,
             bytes: Int64(clamping: manifest.bytes), createdAt: manifest.createdAt,
-            sha256: manifest.sha256.map { "\(digits[Int($0 >> 4)])\(digits[Int($0 & 15)])" }.joined(), path: path)
+            sha256: manifest.sha256.map { "\(digits[Int($0 >> 4)])\(digits[Int($0 & 15)])" }.joined(),
+            path: store.file(of: manifest), kind: kind)
     }
 }
 

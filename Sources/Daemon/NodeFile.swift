@@ -9,8 +9,11 @@ struct NodeFile: Codable, Hashable {
     var name: String
     var clusterId: String
     var memberId: MemberID
-    /// True once the node has a log: it may have promised things in it, so another one is never begun.
+    /// True once the node has a log: it may have promised things in it, so another one is never begun. False for an
+    /// observer.
     var hasLog: Bool?
+    /// Of the cluster whose place this one took when its quorum was lost; certificates of it are still about.
+    var formerClusterId: String?
     /// Nil for a node that is alone, or whose cluster is a list of peers.
     var place: ClusterPlace?
 

@@ -12,6 +12,8 @@ final class NodeIdentity: Sendable {
     let id: NodeID
     let name: String
     let clusterID: String
+    /// Of the cluster whose place this one took; nil when it took none's.
+    let formerClusterID: String?
     let member: MemberID
     /// The node has begun a log in an earlier run; if it is gone, so are its votes.
     let hasLog: Bool
@@ -39,10 +41,11 @@ final class NodeIdentity: Sendable {
         mark = "\(dataDirectory)/\(Self.markName)"
         directory = dataDirectory
         // Others know a member by what is made after its log.
-        hasLog = file.hasLog == true || FileManager.default.fileExists(atPath: KnownIncarnations.path(dataDirectory))
+        hasLog = file.hasLog ?? FileManager.default.fileExists(atPath: KnownIncarnations.path(dataDirectory))
         id = file.id
         name = file.name
         clusterID = file.clusterId
+        formerClusterID = file.formerClusterId
         member = file.memberId
         place = file.place
     }
@@ -57,9 +60,15 @@ final class NodeIdentity: Sendable {
         }
         try NodeDirectory.refuseUnfinished(dataDirectory)
         if FileManager.default.fileExists(atPath: "\(dataDirectory)/\(NodeFile.fileName)") {
-            let file: NodeFile
+            var file: NodeFile
             do { file = try NodeFile.read(dataDirectory) } catch { throw DaemonError(error.detail, hint: error.hint) }
-            if let peers { try check(file, peers, dataDirectory) }
+            if let peers {
+                try check(file, peers, dataDirectory)
+            } else if let wanted, file.place == nil, file.name != label(wanted) {
+                // Alone it may be called otherwise: nobody knows it by its name yet.
+                file.name = label(wanted)
+                try file.write(dataDirectory)
+            }
             return file
         }
         var generator = SystemRandomNumberGenerator()
@@ -90,11 +99,16 @@ final class NodeIdentity: Sendable {
     }
 
     /// Records, durably, that there is a log now: before anything is promised in it.
-    func logBegun() throws {
+    func logBegun() throws { try record(hasLog: true) }
+
+    /// Records that there is none: this node observes, and has promised nothing.
+    func observes() throws { try record(hasLog: false) }
+
+    private func record(hasLog: Bool) throws {
         var file: NodeFile
         do { file = try NodeFile.read(directory) } catch { throw DaemonError(error.detail, hint: error.hint) }
-        guard file.hasLog != true else { return }
-        file.hasLog = true
+        guard file.hasLog != hasLog else { return }
+        file.hasLog = hasLog
         try file.write(directory)
     }
 

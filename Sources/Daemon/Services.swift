@@ -55,6 +55,11 @@ public enum DaemonMain {
                 "version": "\(BuildInfo.version)", "node": "\(identity.name)", "data": "\(configuration.dataDirectory)",
             ])
 
+        if let wanted = configuration.nodeName, fixed == nil, NodeIdentity.label(wanted) != identity.name {
+            log.warning(
+                "a node of a cluster keeps its name",
+                metadata: ["name": "\(identity.name)", "wanted": "\(wanted)"])
+        }
         // containerd takes longest: it starts while the state is opened.
         house.open { try await Rooms.make(configuration, identity.name, log) }
         let state: StateMachine
@@ -64,12 +69,18 @@ public enum DaemonMain {
             let founders = fixed?.members.map(\.id) ?? (cluster == nil ? [identity.member] : [])
             state = try StateMachine(
                 path: configuration.dataDirectory + "/state.sqlite", initialMembership: Membership(voters: founders))
+            if cluster?.isFixed == false, identity.formerClusterID != nil {
+                // What offline verbs do to a survivor's state; the log says it, too, for whoever replays it.
+                let known = try await state.read { try $0.meta().clusterID }
+                if !known.isEmpty { try state.beginCluster(id: identity.clusterID) }
+            }
             var generator = SystemRandomNumberGenerator()
             core = try CoreOwner(
                 node: identity.id, member: identity.member, state: state,
                 dataDirectory: configuration.dataDirectory, hasLog: identity.hasLog,
-                seed: generator.next(), log: log)
-            try identity.logBegun()
+                mayObserve: cluster?.isFixed == false, seed: generator.next(),
+                logBegun: { try identity.logBegun() }, log: log)
+            if core.isObserver { try identity.observes() } else { try identity.logBegun() }
         } catch {
             if let fault = error as? Store.LogError {
                 if let refusal = identity.refusal(of: fault) { throw refusal }
@@ -98,26 +109,30 @@ public enum DaemonMain {
         try await rooms.effects.networking.prepare(NodeNetwork(subnet: subnet, ranges: ranges, overlay: overlay))
         try await rooms.startNames()
 
-        let publisher = Publisher(
-            networking: rooms.effects.networking, names: rooms.effects.names, log: log,
-            done: { core.programmed($0) })
         let agent = Agent(effects: rooms.effects, log: log, report: { core.observed($0) })
         let failure = Failure()
         let next = NextLife()
         let removal = Removal()
+        let files = ClusterFiles(dataDirectory: configuration.dataDirectory)
         let calls = NodeCalls(
             logs: LocalLogs(own: identity.id, state: state, runtime: rooms.effects.runtime),
-            networking: rooms.effects.networking, log: log)
+            networking: rooms.effects.networking, volumes: rooms.effects.volumes, files: files, log: log)
+        defer { calls.disconnect() }
         var transport: PeerTransport?
         var duties: LeaderDuties?
         var follower: NodeFollower?
         if let cluster {
-            let files = ClusterFiles(dataDirectory: configuration.dataDirectory)
-            if !cluster.isFixed { try files.settle() }
+            let readmission = Readmission(
+                clusterID: identity.clusterID, own: identity.id, name: identity.name, state: state, files: files,
+                log: log)
+            if !cluster.isFixed {
+                try files.settle()
+                try await readmission.renewIfExpired()
+            }
             let made: LeaderDuties? =
                 cluster.isFixed
                 ? nil
-                : LeaderDuties(clusterID: identity.clusterID, core: core, state: state, files: files, log: log)
+                : LeaderDuties(clusterID: identity.clusterID, core: core, state: state, calls: calls, log: log)
             let peers = try await makeTransport(cluster, configuration, core, made, calls, removal, log)
             core.connect(peers)
             calls.connect(peers)
@@ -126,13 +141,22 @@ public enum DaemonMain {
                 duties = made
                 follower = NodeFollower(
                     cluster: cluster, own: identity.id, state: state, transport: peers,
-                    networking: rooms.effects.networking, duties: made, files: files, log: log)
+                    networking: rooms.effects.networking, duties: made, calls: calls, readmission: readmission,
+                    files: files, log: log)
             }
         }
+        let publisher = Publisher(
+            networking: rooms.effects.networking, names: rooms.effects.names, log: log,
+            done: { [follower] index in
+                core.programmed(index)
+                follower?.isInForce(index)
+            })
+        let release = EndpointRelease(duties: duties, log: log, released: { core.released($0) })
         core.start(
             CoreOwner.Sinks(
                 perform: { agent.perform($0) },
                 publish: { publisher.publish(Publisher.Tables(names: $0, balancing: $1)) },
+                inForce: { [follower] in follower?.isInForce($0) }, release: { release.want($0) },
                 nodes: { [duties, follower] in
                     duties?.nodesChanged()
                     follower?.nodesChanged()
@@ -145,25 +169,31 @@ public enum DaemonMain {
                 dataDirectory: configuration.dataDirectory, cluster: cluster, duties: duties,
                 isRemoved: { removal.isKnown }, turn: { next.begin() }),
             calls: calls, log: log)
+        let version = VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion)
+        let metrics = APIMetrics()
         let api = APIServer(
             socketPath: configuration.socketPath, dataDirectory: configuration.dataDirectory, backend: backend,
-            logger: log, version: VersionView(version: BuildInfo.version, api: BuildInfo.apiVersion))
+            logger: log, version: version, metrics: metrics)
         let bootstrap = Bootstrap(
             core: core, state: state, log: log,
             cluster: identity.place == nil ? InitializeCluster(clusterID: identity.clusterID, ranges: ranges) : nil,
+            succession: identity.formerClusterID.map {
+                SucceedCluster(clusterID: identity.clusterID, previousClusterID: $0)
+            },
             node: thisNode(identity, cluster, subnet: subnet))
 
         var services: [ServiceGroupConfiguration.ServiceConfiguration] = [
-            .init(service: publisher), .init(service: agent), .init(service: failure),
+            .init(service: publisher), .init(service: release), .init(service: agent), .init(service: failure),
             .init(service: next, successTerminationBehavior: .gracefullyShutdownGroup), .init(service: bootstrap),
-            .init(service: api),
+            .init(service: api), .init(service: CertificateReload(transport: transport, log: log)),
+            .init(service: MemoryRest(log: log)),
             .init(
                 service: CoreService(
-                    core: core, transport: transport, compareInterval: configuration.compareInterval)),
+                    core: core, transport: transport, compareInterval: configuration.compareInterval,
+                    snapshotInterval: configuration.snapshotInterval)),
         ]
         if let transport {
             services.insert(.init(service: transport), at: 0)
-            services.append(.init(service: CertificateReload(transport: transport, log: log)))
         }
         if let transport, let address = cluster?.api {
             services.append(
@@ -171,10 +201,17 @@ public enum DaemonMain {
                     service: TLSListener(
                         address: address, dataDirectory: configuration.dataDirectory, backend: backend,
                         certificates: transport.certificates, eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
-                        logger: log, limits: RequestLimits())))
+                        logger: log, version: version, limits: RequestLimits(), metrics: metrics)))
         }
         if let duties { services.append(.init(service: duties)) }
         if let follower { services.append(.init(service: follower)) }
+        if let cluster, !cluster.isFixed, let transport {
+            services.append(
+                .init(
+                    service: Succession(
+                        cluster: cluster, own: identity.id, dataDirectory: configuration.dataDirectory, core: core,
+                        state: state, certificates: transport.certificates, turn: { next.begin() }, log: log)))
+        }
         var group = ServiceGroupConfiguration(
             services: services,
             gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet(log))
@@ -390,13 +427,16 @@ private struct CoreService: Service {
     let core: CoreOwner
     let transport: PeerTransport?
     let compareInterval: Duration
+    let snapshotInterval: Duration?
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask { await core.becomeCurrent() }
                 group.addTask { await core.forwardOwn() }
+                if let snapshotInterval { group.addTask { await core.keeper.run(every: snapshotInterval) } }
                 if let transport {
+                    group.addTask { await core.followLog(over: transport) }
                     group.addTask { await core.sendSnapshots(over: transport) }
                     group.addTask { await core.exchangeDigests() }
                     group.addTask { await core.compareStates(every: compareInterval) }
@@ -415,11 +455,14 @@ private struct Bootstrap: Service {
     let log: Logger
     /// Nil for a node that came to its cluster by a token.
     let cluster: InitializeCluster?
+    /// Nil for a node whose cluster took no other's place.
+    let succession: SucceedCluster?
     let node: NodeRow
 
     func run() async throws {
         try await cancelWhenGracefulShutdown {
             if let cluster { try await propose(.initializeCluster(cluster)) }
+            if let succession { try await propose(.succeedCluster(succession)) }
             let known = try await state.read { try $0.nodes() }.first { $0.id == node.id }
             if known?.facts != node.facts { try await propose(.putNode(node)) }
             Thread.spawn { ProgramPages.release() }

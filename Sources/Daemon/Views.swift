@@ -63,7 +63,8 @@ enum Views {
             endpoints: ready.map(\.address).sorted(),
             ports: row.spec.ports.map {
                 PortView(
-                    hostPort: $0.hostPort, containerPort: $0.containerPort, protocol: $0.protocol, service: row.name)
+                    hostPort: $0.hostPort, containerPort: $0.containerPort, protocol: $0.protocol, mode: $0.mode,
+                    service: row.name)
             }, reason: reason, spec: row.spec)
     }
 

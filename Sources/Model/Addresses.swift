@@ -8,14 +8,27 @@ public struct IPv4Address: Hashable, Comparable, Codable, Sendable, CustomString
 
     /// Nil unless `text` is four decimal numbers of 0...255 without leading zeros.
     public init?(_ text: some StringProtocol) {
-        let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 4 else { return nil }
         var value: UInt32 = 0
-        for part in parts {
-            guard let byte = UInt8(part), String(byte) == part else { return nil }
-            value = value << 8 | UInt32(byte)
+        var dots = 0
+        var number: UInt32?
+        // Digit by digit: every row of a task has one.
+        for byte in text.utf8 {
+            switch (byte, number) {
+            case (UInt8(ascii: "."), let whole?):
+                value = value << 8 | whole
+                number = nil
+                dots += 1
+                if dots > 3 { return nil }
+            case (UInt8(ascii: "0")...UInt8(ascii: "9"), nil): number = UInt32(byte - UInt8(ascii: "0"))
+            case (UInt8(ascii: "0")...UInt8(ascii: "9"), let whole?):
+                let next = whole * 10 + UInt32(byte - UInt8(ascii: "0"))
+                guard whole > 0, next <= 255 else { return nil }
+                number = next
+            default: return nil
+            }
         }
-        self.value = value
+        guard dots == 3, let number else { return nil }
+        self.value = value << 8 | number
     }
 
     public static func < (left: Self, right: Self) -> Bool { left.value < right.value }

@@ -11,6 +11,17 @@ public enum DurationText {
         ("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000),
     ]
 
+    /// The shortest text of whole units: `5s`, `1m30s`.
+    public static func text(milliseconds: Int64) -> String {
+        var rest = max(0, milliseconds)
+        var text = ""
+        for (name, scale) in units.reversed() where rest >= Int64(scale) {
+            text += "\(rest / Int64(scale))\(name)"
+            rest %= Int64(scale)
+        }
+        return text.isEmpty ? "0s" : text
+    }
+
     /// Parts from large to small units do not have to be in order; at most ten years in all.
     public static func milliseconds(_ text: String) throws(Fault) -> Int64 {
         func refuse(_ why: String) -> Fault { Fault(why: why) }

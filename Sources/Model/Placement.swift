@@ -4,23 +4,35 @@
 public struct Placement: Hashable, Codable, Sendable {
     /// Compose syntax, `node.labels.zone == eu`; all must hold. See `PlacementConstraint`.
     public var constraints: [String]
+    /// Labels over whose values tasks are spread, before zones and nodes; the most important one first. Compose's
+    /// `preferences: [{spread: node.labels.NAME}]`.
+    public var spread: [String]
     /// Taints of nodes that do not keep the service away.
     public var tolerations: [String]
     /// 1...1000; nil for no limit.
     public var maxReplicasPerNode: Int?
 
-    public init(constraints: [String] = [], tolerations: [String] = [], maxReplicasPerNode: Int? = nil) {
+    /// Tasks are spread over its values in any case.
+    public static let zoneLabel = "zone"
+
+    public init(
+        constraints: [String] = [], spread: [String] = [], tolerations: [String] = [], maxReplicasPerNode: Int? = nil
+    ) {
         self.constraints = constraints
+        self.spread = spread
         self.tolerations = tolerations
         self.maxReplicasPerNode = maxReplicasPerNode
     }
 
-    public var isEmpty: Bool { constraints.isEmpty && tolerations.isEmpty && maxReplicasPerNode == nil }
+    public var isEmpty: Bool {
+        constraints.isEmpty && spread.isEmpty && tolerations.isEmpty && maxReplicasPerNode == nil
+    }
 
     // Each may be left out of JSON.
     public init(from decoder: any Decoder) throws {
         let c = try decoder.container(keyedBy: CodingKeys.self)
         constraints = try c.decodeIfPresent([String].self, forKey: .constraints) ?? []
+        spread = try c.decodeIfPresent([String].self, forKey: .spread) ?? []
         tolerations = try c.decodeIfPresent([String].self, forKey: .tolerations) ?? []
         maxReplicasPerNode = try c.decodeIfPresent(Int.self, forKey: .maxReplicasPerNode)
     }
@@ -90,6 +102,7 @@ public struct PlacementConstraint: Hashable, Sendable, CustomStringConvertible {
 extension Validation {
     public static let constraintsMax = 50
     public static let tolerationsMax = 50
+    public static let spreadMax = 5
 
     /// Why `text` is no name or value of a label and no taint, or nil: 1 to 63 of `A-Z a-z 0-9 . _ / -`.
     public static func nodeWordFault(_ text: String) -> String? {
@@ -125,6 +138,15 @@ extension Validation {
                     hint: "write `node.labels.zone == eu`, or !=; "
                         + "besides labels there are node.id, node.hostname and node.role")
             }
+        }
+        if placement.spread.count > spreadMax {
+            faults.add("\(field).spread", "has \(placement.spread.count) entries, more than \(spreadMax)")
+        }
+        for text in placement.spread.prefix(spreadMax) {
+            if let fault = nodeWordFault(text) { faults.add("\(field).spread", "\(shown(text)) \(fault)") }
+        }
+        if Set(placement.spread).count < placement.spread.count {
+            faults.add("\(field).spread", "names a label twice")
         }
         for text in placement.tolerations.prefix(tolerationsMax) {
             if let fault = nodeWordFault(text) { faults.add("\(field).tolerations", "\(shown(text)) \(fault)") }

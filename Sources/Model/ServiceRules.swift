@@ -192,6 +192,9 @@ extension Validation {
             if port.containerPort == 0 || port.hostPort == 0 {
                 faults.add(field, "`\(port)` has a port that is not in 1...65535")
             }
+            if port.mode == .host, port.hostPort == nil {
+                faults.add(field, "`\(port)` in mode host names no port of the node")
+            }
             let place = port.hostPort.map(String.init) ?? "any:\(port.containerPort)"
             if !published.insert("\(place)/\(port.protocol.rawValue)").inserted {
                 faults.add(field, "`\(port)` is published twice")

@@ -14,7 +14,7 @@ public struct AppSpec: Hashable, Codable, Sendable {
 
 /// One service of an app: what every replica of it is.
 ///
-/// A task is replaced when anything here but `replicas`, `ports` and `endpointMode` changes (`taskFields`).
+/// A task is replaced when anything here but `replicas`, `endpointMode` and ports in ingress mode changes (`taskFields`).
 public struct ServiceSpec: Hashable, Codable, Sendable {
     public var name: String
     /// As the user wrote it: `nginx`, `registry:5000/team/app:1.2`, `app@sha256:…`.
@@ -103,12 +103,20 @@ public struct ServiceSpec: Hashable, Codable, Sendable {
     public var taskFields: ServiceSpec {
         var copy = self
         copy.replicas = 0
-        copy.ports = []
+        copy.ports = ports.filter { $0.mode == .host }
         copy.endpointMode = .vip
         return copy
     }
 
     public var isGlobal: Bool { mode == .global }
+
+    /// What one task of it takes of its node, and of that node alone.
+    public var hostPorts: [PublishedPort] {
+        ports.compactMap { port in
+            guard port.mode == .host, let hostPort = port.hostPort else { return nil }
+            return PublishedPort(hostPort: hostPort, containerPort: port.containerPort, protocol: port.protocol)
+        }
+    }
 
     /// Start-first updates are safe only where two replicas may run side by side on the same data.
     public var hasWritableVolume: Bool {
@@ -205,17 +213,37 @@ public enum PortProtocol: String, Hashable, Codable, Sendable, CaseIterable {
     case tcp, udp
 }
 
-/// A port of the service published on every node.
+/// Where a published port is reached; words of Compose.
+public enum PortMode: String, Hashable, Codable, Sendable, CaseIterable {
+    /// On every node, balanced over all endpoints.
+    case ingress
+    /// On the node of each task, leading to that task: one to a node, and a node whose port is taken takes no task.
+    case host
+}
+
+/// A port of the service that is published; in JSON `mode` may be left out and is `ingress` then.
 public struct PortSpec: Hashable, Codable, Sendable, CustomStringConvertible {
-    /// 1...65535; nil lets the leader choose one of 30000...32767.
+    /// 1...65535; nil lets the leader choose one of 30000...32767, in mode `ingress` only.
     public var hostPort: UInt16?
     public var containerPort: UInt16
     public var `protocol`: PortProtocol
+    public var mode: PortMode
 
-    public init(hostPort: UInt16?, containerPort: UInt16, protocol: PortProtocol = .tcp) {
+    public init(
+        hostPort: UInt16?, containerPort: UInt16, protocol: PortProtocol = .tcp, mode: PortMode = .ingress
+    ) {
         self.hostPort = hostPort
         self.containerPort = containerPort
         self.protocol = `protocol`
+        self.mode = mode
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        hostPort = try container.decodeIfPresent(UInt16.self, forKey: .hostPort)
+        containerPort = try container.decode(UInt16.self, forKey: .containerPort)
+        `protocol` = try container.decode(PortProtocol.self, forKey: .protocol)
+        mode = try container.decodeIfPresent(PortMode.self, forKey: .mode) ?? .ingress
     }
 
     public var description: String { "\(hostPort.map { "\($0):" } ?? "")\(containerPort)/\(`protocol`.rawValue)" }
@@ -232,6 +260,7 @@ public struct Resources: Hashable, Codable, Sendable {
     public var reservedCpuMillis: Int?
     /// Memory that its node must have left for it; at most the limit.
     public var reservedMemoryBytes: Int64?
+    public var isReserving: Bool { (reservedCpuMillis ?? 0) > 0 || (reservedMemoryBytes ?? 0) > 0 }
 
     public init(
         cpuMillis: Int? = nil, memoryBytes: Int64? = nil, pidsMax: Int64 = 4096, reservedCpuMillis: Int? = nil,

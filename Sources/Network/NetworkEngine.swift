@@ -216,9 +216,9 @@ actor NetworkEngine {
     func program(_ table: BalancingTable) throws(NetworkError) -> [PublishedPort] {
         let node = try preparedNode()
         let handles = try handles()
-        let wanted = table.services.flatMap(\.ports)
+        let wanted = table.ports
         var refused: Set<PublishedPort> = []
-        for port in wanted where try !ports.reserve(PortKey(port)) { refused.insert(port) }
+        for port in wanted where try !ports.reserve(HostPort(port)) { refused.insert(port) }
 
         let before = handles.firewall.state
         let (state, doubled) = RuleState.make(table, attachments: attachments, refused: refused)
@@ -228,7 +228,7 @@ actor NetworkEngine {
 
         if before.map({ $0.leavesFlows(state) }) ?? true {
             // A busy UDP flow never expires. TCP ends by itself, or with `detach`. Costs a walk of the kernel's table.
-            try handles.flows.delete(.ofProtocol(PortKey.udpNumber)) { flow in
+            try handles.flows.delete(.ofProtocol(HostPort.udpNumber)) { flow in
                 state.isStale(flow, published: published, ranges: node.ranges)
             }
         }
@@ -238,7 +238,7 @@ actor NetworkEngine {
     func portsInUse(_ asked: [PublishedPort]) throws(NetworkError) -> [PublishedPort] {
         if let refusal = worker.refusal { throw refusal }
         var taken: [PublishedPort] = []
-        for port in asked where try ports.isTaken(PortKey(port)) { taken.append(port) }
+        for port in asked where try ports.isTaken(HostPort(port)) { taken.append(port) }
         return taken
     }
 

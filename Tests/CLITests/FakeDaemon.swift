@@ -45,6 +45,23 @@ final class FakeDaemon: Transport {
         }
     }
 
+    func pieces(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error> {
+        AsyncThrowingStream { continuation in
+            Task {
+                do {
+                    let reply = try await self.send(request)
+                    guard reply.isSuccess else { throw RefusedReply(reply: reply) }
+                    for start in stride(from: 0, to: reply.body.count, by: 7) {
+                        continuation.yield(Array(reply.body[start..<min(start + 7, reply.body.count)]))
+                    }
+                    continuation.finish()
+                } catch {
+                    continuation.finish(throwing: error)
+                }
+            }
+        }
+    }
+
     func lines(_ request: APIRequest) -> AsyncThrowingStream<[UInt8], any Error> {
         AsyncThrowingStream { continuation in
             Task {
@@ -98,6 +115,8 @@ final class FakeTerminal: Sendable {
         var input = ""
         /// Ctrl-C comes at once.
         var isInterrupted = false
+        /// Typed without echo.
+        var secret: String?
     }
 
     private struct State {
@@ -106,12 +125,14 @@ final class FakeTerminal: Sendable {
         var answers: [String] = []
         var elapsed = Duration.zero
         var sockets: [String] = []
+        var contexts: [Context] = []
     }
 
     private let state = Mutex(State())
     static let now = Timestamp(milliseconds: 1_772_368_205_000)
 
     var sockets: [String] { state.withLock { $0.sockets } }
+    var contexts: [Context] { state.withLock { $0.contexts } }
 
     func terminal(_ daemon: FakeDaemon, _ options: Options) -> Terminal {
         state.withLock { $0.answers = options.answers }
@@ -144,7 +165,12 @@ final class FakeTerminal: Sendable {
             connect: { socket in
                 self.state.withLock { $0.sockets.append(socket) }
                 return daemon
-            })
+            },
+            remote: { context in
+                self.state.withLock { $0.contexts.append(context) }
+                return daemon
+            },
+            readSecret: { options.secret })
     }
 
     func result(_ status: Int32) -> RunResult {

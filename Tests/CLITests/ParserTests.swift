@@ -12,12 +12,18 @@ struct ParserTests {
         ("5353:53/udp", PortSpec(hostPort: 5353, containerPort: 53, protocol: .udp)),
         ("53/UDP", PortSpec(hostPort: nil, containerPort: 53, protocol: .udp)),
         ("65535:1", PortSpec(hostPort: 65535, containerPort: 1)),
+        ("target=80,published=8080,mode=host", PortSpec(hostPort: 8080, containerPort: 80, mode: .host)),
+        ("mode=ingress,target=53,protocol=udp", PortSpec(hostPort: nil, containerPort: 53, protocol: .udp)),
     ])
     func `ports are read`(text: String, port: PortSpec) throws {
         #expect(try PortParser.port(text) == port)
     }
 
     @Test(arguments: [
+        ("target=80,mode=host", "the port of the node must be named"), ("mode=host", "target=80"),
+        ("target=80,mode=bridge", "neither ingress nor host"), ("target=80,host=1", "`host` is none of target"),
+        ("target=80,target=81", "`target` is given twice"), ("target=80,published=x", "`x` is not a number"),
+        ("target=80,published=1,protocol=sctp", "neither tcp nor udp"), ("target=80,,", "`` is no NAME=VALUE"),
         ("", "the container port is missing"), (":80", "the host port is missing"),
         ("80:", "the container port is missing"), ("0:80", "within 1 to 65535"), ("80:65536", "within 1 to 65535"),
         ("http", "not a number"), ("-1:80", "ranges"), ("8000-8010:80", "ranges"), ("80/sctp", "neither tcp nor udp"),

@@ -100,7 +100,7 @@ enum Sample {
             MemberView(
                 id: "knodeccccccc", name: "gamma", address: "192.0.2.12:4484", role: "standby", matchIndex: 12,
                 lastContactMs: 93_000, lag: 45),
-        ], nodes: 4)
+        ], nodes: 4, downAfter: "5s")
 
     /// As a follower sees it that hears of no leader.
     static let leaderless = ClusterView(
@@ -113,7 +113,7 @@ enum Sample {
     static let snapshot = SnapshotView(
         name: "snapshot-0000000000000057", index: 57, term: 2, bytes: 401_408, createdAt: start,
         sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        path: "/var/lib/hivemind/snapshots/snapshot-0000000000000057.sqlite")
+        path: "/var/lib/hivemind/snapshots/snapshot-0000000000000057.sqlite", kind: .scheduled)
 
     static func event(
         _ index: UInt64, _ kind: String, _ name: String, _ change: EventView.Change = .updated,

@@ -52,10 +52,38 @@ struct VerbTests {
         #expect(result.status == 0)
     }
 
+    @Test func `what may be old is said to be, and data stays data`() async {
+        var reply = APIReply.ok(ItemList<TaskView>(items: [], index: 1))
+        reply.headers["hivemind-leaderless-milliseconds"] = "12345"
+        let result = await hivemind("ps", "-o", "json", daemon: FakeDaemon().on("GET /v1/tasks", reply))
+        #expect(result.status == 0 && result.err.contains("has known no leader for 12 s"), "\(result)")
+        #expect(!result.out.contains("leader"))
+    }
+
     @Test func `tasks of an unknown app are an error, not an empty list`() async {
         let daemon = FakeDaemon().on("GET /v1/tasks?app=nope", .ok(ItemList<TaskView>(items: [], index: 1)))
             .on("GET /v1/apps/nope?consistency=local", .problem(Problem(.notFound, "app `nope` does not exist")))
         #expect(await hivemind("ps", "nope", daemon: daemon).status == 6)
+    }
+
+    @Test func `replicas no node takes are listed with the reason`() async {
+        let unplaced = TaskListView.Unplaced(
+            app: "web", namespace: "default", service: "web", count: 2,
+            reason: Reason(.memoryShort, "node `alpha`: lacks memory", hint: "add a node"))
+        let daemon = FakeDaemon()
+            .on(
+                "GET /v1/tasks", .ok(TaskListView(items: [Sample.task("kaaaaaaaaaaa")], unplaced: [unplaced], index: 1))
+            )
+            .on("GET /v1/tasks?app=web", .ok(TaskListView(items: [], unplaced: [unplaced], index: 1)))
+        let terminal = FakeTerminal.Options(isTTY: true)
+        let all = await hivemind("ps", daemon: daemon, options: terminal)
+        for shown in [all, await hivemind("ps", "web", daemon: daemon, options: terminal)] {
+            let line = shown.out.split(separator: "\n").last ?? ""
+            for text in ["2 not placed", "pending", "node `alpha`: lacks"] {
+                #expect(line.contains(text), "\(shown)")
+            }
+            #expect(shown.err.contains("hivemind why app web"), "\(shown)")
+        }
     }
 
     @Test func `log lines are prefixed once there are several tasks`() async {

@@ -2,6 +2,8 @@
 import Model
 import Synchronization
 
+import struct Store.APITokenRow
+
 @testable import Daemon
 
 /// A backend with one app `web`, configs in memory, and hooks for what tests want to go wrong.
@@ -22,6 +24,9 @@ final class FakeBackend: Backend {
         var eventsGone: UInt64 = 0
         var transfers: [String?] = []
         var snapshots: [SnapshotView] = []
+        var tokens: [APITokenRow] = []
+        /// Names of nodes by what their certificates say.
+        var certified: [String: String] = [:]
     }
 
     let state = Mutex(State())
@@ -68,6 +73,7 @@ final class FakeBackend: Backend {
         guard key.name == "web" else { throw Problem(.notFound, "no app `\(key)`", hint: "hivemind app ls") }
     }
 
+    var leaderlessMilliseconds: Int64? { state.withLock { $0.hasLeader ? nil : 7_000 } }
     var appliedIndex: UInt64 { state.withLock { $0.index } }
 
     func readBarrier(_ consistency: ReadConsistency) async throws -> UInt64 {
@@ -128,6 +134,8 @@ final class FakeBackend: Backend {
 
     // MARK: - Cluster
 
+    func patchCluster(_ patch: ClusterPatch) async throws -> ClusterView { try await cluster() }
+
     func transferLeader(to member: String?) async throws -> LeaderView {
         state.withLock { $0.transfers.append(member) }
         switch member {
@@ -146,7 +154,7 @@ final class FakeBackend: Backend {
         state.withLock { state in
             let snapshot = SnapshotView(
                 name: "snapshot-\(state.index)", index: state.index, term: 1, bytes: 4096, createdAt: Self.epoch,
-                sha256: "00", path: "/snapshots/snapshot-\(state.index)")
+                sha256: "00", path: "/snapshots/snapshot-\(state.index)", kind: .manual)
             state.snapshots.insert(snapshot, at: 0)
             return snapshot
         }
@@ -184,7 +192,7 @@ final class FakeBackend: Backend {
         return Written(value: Self.view(key.name), created: false, index: 13, operation: "op3")
     }
 
-    func deleteApp(_ key: ObjectKey) async throws -> UInt64 {
+    func deleteApp(_ key: ObjectKey, _ condition: WriteCondition) async throws -> UInt64 {
         try known(key)
         return 14
     }
@@ -211,8 +219,8 @@ final class FakeBackend: Backend {
         )
     }
 
-    func tasks(namespace: String?, app: String?, all: Bool) async throws -> ItemList<TaskView> {
-        ItemList(items: [], index: all ? 100 : 9)
+    func tasks(namespace: String?, app: String?, all: Bool) async throws -> TaskListView {
+        TaskListView(items: [], index: all ? 100 : 9)
     }
 
     func task(_ idOrPrefix: String) async throws -> TaskView { throw Problem(.notFound, "no task `\(idOrPrefix)`") }
@@ -229,6 +237,9 @@ final class FakeBackend: Backend {
     }
     func nodes() async throws -> ItemList<NodeView> { ItemList(items: [], index: 9) }
     func node(_ nameOrID: String) async throws -> NodeView { throw Problem(.notFound, "no node `\(nameOrID)`") }
+    func rebalance(namespace: String?, app: String?, begins: Bool) async throws -> RebalanceView {
+        RebalanceView(moves: [], underWay: 0)
+    }
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView {
         throw Problem(.notFound, "no node `\(nameOrID)`")
     }
@@ -241,7 +252,14 @@ final class FakeBackend: Backend {
     func joinCluster(_ request: ClusterJoinRequest) async throws -> ClusterJoinView { throw alone }
     func leaveCluster() async throws { throw alone }
     func admit(_ application: JoinApplication) async throws -> JoinWelcome { throw alone }
+    func backup() async throws -> BackupStream { throw Problem(.noSpace, "there is no room for a backup") }
+
+    func renew(_ proof: IdentityProof) async throws -> JoinWelcome {
+        throw Problem(.forbidden, "node `x` was removed from the cluster")
+    }
+
     func authorities() async throws -> AuthorityView { AuthorityView(authorities: []) }
+    func succession(of cluster: String, node: NodeID) async throws -> SuccessionView { throw alone }
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView { throw alone }
     func joinTokens() async throws -> ItemList<JoinTokenView> { ItemList(items: [], index: 9) }
     func revokeJoinToken(_ id: String) async throws -> UInt64 { throw alone }
@@ -249,6 +267,20 @@ final class FakeBackend: Backend {
     func renewCertificates(_ request: CertificateRenewRequest) async throws -> CertificatesView { throw alone }
     func rotateAuthority() async throws -> CertificatesView { throw alone }
     func rotateJoinToken(_ id: String?) async throws -> JoinTokenView { throw alone }
+
+    func apiToken(_ id: String) async throws -> APITokenRow? { state.withLock { $0.tokens.first { $0.id == id } } }
+    func node(named names: [String]) async throws -> String? {
+        state.withLock { state in names.compactMap { state.certified[$0] }.first }
+    }
+    func createAPIToken(_ request: APITokenRequest) async throws -> APITokenView { throw alone }
+    func apiTokens() async throws -> ItemList<APITokenView> {
+        state.withLock { ItemList(items: $0.tokens.map { APITokenView($0) }, index: 9) }
+    }
+    func revokeAPIToken(_ id: String) async throws -> UInt64 {
+        state.withLock { $0.tokens.removeAll { $0.id == id } }
+        return 12
+    }
+
     func removeNode(_ nameOrID: String) async throws -> UInt64 { throw Problem(.notFound, "no node `\(nameOrID)`") }
 
     func status() async throws -> StatusView {
@@ -260,7 +292,7 @@ final class FakeBackend: Backend {
     }
 
     func cluster() async throws -> ClusterView {
-        ClusterView(id: "c", leader: "n1", term: 1, commitIndex: 7, members: [], nodes: 1)
+        ClusterView(id: "c", leader: "n1", term: 1, commitIndex: 7, members: [], nodes: 1, downAfter: "5s")
     }
 
     func isReady() async -> Bool { state.withLock { $0.isReady } }
@@ -344,7 +376,7 @@ final class FakeBackend: Backend {
         }
     }
 
-    func query(_ sql: String) async throws -> QueryView {
+    func query(_ sql: String, withSecrets: Bool) async throws -> QueryView {
         QueryView(columns: ["sql"], rows: [[.text(sql)]], truncated: false)
     }
 

@@ -30,6 +30,16 @@ import Testing
         }
     }
 
+    @Test func `what is read locally says for how long no leader was known`() async throws {
+        let backend = FakeBackend()
+        try await withServer(backend) { server async throws in
+            let name = "hivemind-leaderless-milliseconds"
+            #expect(try await server.request("GET", "/v1/apps").headers[name] == nil)
+            backend.state.withLock { $0.hasLeader = false }
+            #expect(try await server.request("GET", "/v1/apps").headers[name] == "7000")
+        }
+    }
+
     @Test func `what was read before the confirmation counts when nothing had to be applied`() async throws {
         let backend = FakeBackend(onBarrier: { backend in
             try await eventually("the early read") { backend.state.withLock { $0.configReads == 1 } }

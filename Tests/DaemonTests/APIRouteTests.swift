@@ -51,6 +51,7 @@ import Testing
         ("PATCH", "/v1/nodes/n1", #"{"labels": {"zone": "eu", "old": null}}"#, 404),
         ("GET", "/v1/why/app/web", "", 200),
         ("GET", "/v1/status", "", 200), ("GET", "/v1/cluster", "", 200), ("GET", "/v1/snapshots", "", 200),
+        ("POST", "/v1/backup", "", 507), ("POST", "/v1/renew", #"{"certificate":"","request":"","signature":""}"#, 403),
         ("POST", "/v1/snapshots", "", 201), ("POST", "/v1/cluster/transfer-leader", "", 200),
         ("GET", "/v1/volumes", "", 200),
         ("GET", "/v1/volumes/data", "", 200), ("PUT", "/v1/volumes/new", "", 201), ("PUT", "/v1/volumes/old", "", 200),

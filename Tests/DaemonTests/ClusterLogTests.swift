@@ -29,7 +29,7 @@ import Testing
     }
 
     @Test func `a session is read page by page, in order and to its end`() async throws {
-        let sessions = LogSessions()
+        let sessions = LogSessions(silenceMax: .seconds(300))
         let number = try await sessions.open(Self.stream(Array(1...1_000)), for: 7)
         var seen: [String] = []
         while true {
@@ -43,7 +43,7 @@ import Testing
     }
 
     @Test func `a session belongs to the node that opened it, and one node has a bounded number`() async throws {
-        let sessions = LogSessions()
+        let sessions = LogSessions(silenceMax: .seconds(300))
         let number = try await sessions.open(Self.stream([1]), for: 7)
         await #expect(throws: Problem.self) { _ = try await sessions.page(number, for: 8) }
         for _ in 1..<LogSessions.perNodeMax { _ = try await sessions.open(Self.stream([1]), for: 7) }
@@ -53,7 +53,7 @@ import Testing
     }
 
     @Test func `a reader that goes ends what it read from`() async throws {
-        let sessions = LogSessions()
+        let sessions = LogSessions(silenceMax: .seconds(300))
         let (stream, output) = AsyncThrowingStream.makeStream(of: AppLogLine.self, throwing: (any Error).self)
         let (ended, end) = AsyncStream.makeStream(of: Void.self)
         output.onTermination = { _ in end.finish() }

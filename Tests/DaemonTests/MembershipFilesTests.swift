@@ -106,6 +106,16 @@ import Testing
             try Turn.finish(path)
             #expect(present(path) == Self.state)
             #expect(Host.hasFile("\(path)/identity/node.key"))
+            // Going on in another cluster: the log ends, the state and everything that runs go on.
+            try make(path)
+            var successor = Self.file("successor")
+            (successor.formerClusterId, successor.hasLog) = ("old", false)
+            try Turn(kind: .succeed, node: successor).write(path)
+            try Turn.finish(path)
+            #expect(!Host.hasFile("\(path)/log"))
+            for name in ["state.sqlite", "snapshots/1", "peers.json"] { #expect(Host.hasFile("\(path)/\(name)")) }
+            #expect(try NodeFile.read(path) == successor)
+
             try Turn(kind: .leave, node: nil).write(path)
             try Turn.finish(path)
             #expect(present(path).isEmpty)

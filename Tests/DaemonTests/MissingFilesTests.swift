@@ -26,6 +26,22 @@ import Testing
         return nil
     }
 
+    @Test func `a node alone is called what it is told, one of a cluster keeps its name`() throws {
+        try OfflineTests.withDirectory { directory in
+            let path = directory + "/a"
+            func name(_ wanted: String?) throws -> String { try NodeIdentity(dataDirectory: path, name: wanted).name }
+            #expect(try name("alpha") == "alpha")
+            #expect(try name("beta") == "beta")
+            #expect(try name(nil) == "beta")
+            var file = try NodeFile.read(path)
+            file.place = NodeFile.ClusterPlace(
+                advertise: "192.0.2.1", peerPort: 4484, apiPort: 4483, subnet: AddressRanges.standard.containers,
+                ranges: .standard, seeds: [])
+            try file.write(path)
+            #expect(try name("gamma") == "beta")
+        }
+    }
+
     @Test func `a node that has begun a log is refused without it, also when nothing else is left`() throws {
         try OfflineTests.withDirectory { directory in
             let path = directory + "/a"

@@ -218,7 +218,7 @@ import Testing
             let node = try Node(directory + "/a", uncertain: 0)
             let file = try Self.snapshot(of: node, in: directory)
             let target = directory + "/new"
-            let report = try Restoration.restore(file: file, dataDirectory: target, node: nil)
+            let report = try Restoration.restore(file: file, dataDirectory: target, options: .init())
             #expect(report.snapshotIndex == 22 && report.index == 1_000_022 && report.node == "alpha")
             #expect(report.clusterId != "oldcluster" && report.snapshotClusterId == "oldcluster")
             let found = try Found(target)
@@ -243,7 +243,7 @@ import Testing
             let node = try Node(directory + "/a", uncertain: 0)
             let file = try Self.snapshot(of: node, in: directory)
             do {
-                _ = try Restoration.restore(file: file, dataDirectory: node.path, node: nil)
+                _ = try Restoration.restore(file: file, dataDirectory: node.path, options: .init())
                 Issue.record("it replaced a node's data")
             } catch let problem as Problem {
                 #expect(problem.code == .conflict)
@@ -251,12 +251,12 @@ import Testing
             #expect(try Found(node.path).cluster == "oldcluster")
             // Everything is there but the end: the plan and half of the files.
             let target = directory + "/new"
-            let first = try Restoration.restore(file: file, dataDirectory: target, node: nil)
+            let first = try Restoration.restore(file: file, dataDirectory: target, options: .init())
             let plan = NodeDirectory.Plan(verb: .restore, clusterId: first.clusterId, backup: "")
             try JSON.encode(plan).write(to: URL(filePath: "\(target)/\(NodeDirectory.planName)"))
             try FileManager.default.removeItem(atPath: target + "/node.json")
             #expect(throws: DaemonError.self) { try NodeIdentity(dataDirectory: target, name: nil) }
-            let second = try Restoration.restore(file: file, dataDirectory: target, node: nil)
+            let second = try Restoration.restore(file: file, dataDirectory: target, options: .init())
             #expect(second.clusterId == first.clusterId && second.index == first.index)
             #expect(try Found(target).configs.count == 20)
         }
@@ -284,12 +284,12 @@ import Testing
             }
             let target = directory + "/new", wanted = what == "other node" ? "omega" : nil
             #expect(throws: (any Error).self) {
-                try Restoration.restore(file: file, dataDirectory: target, node: wanted)
+                try Restoration.restore(file: file, dataDirectory: target, options: .init(node: wanted))
             }
             #expect(!FileManager.default.fileExists(atPath: target + "/node.json"))
             guard ["flipped", "short", "other node"].contains(what) else { return }
             try good.write(to: URL(filePath: file))
-            #expect(try Restoration.restore(file: file, dataDirectory: target, node: nil).index == 1_000_022)
+            #expect(try Restoration.restore(file: file, dataDirectory: target, options: .init()).index == 1_000_022)
         }
     }
 }

@@ -31,6 +31,32 @@ import Testing
         _ = await other.value
     }
 
+    @Test func `results of the newest entries are found, whatever came before them`() async {
+        let proposals = Proposals()
+        func outcome(_ index: UInt64) async -> Proposals.Outcome {
+            await proposals.result(at: LogPosition(index: index, term: 1), deadline: .max)
+        }
+        // Begins anywhere, jumps over what a snapshot held, and goes once around.
+        let first: UInt64 = 70_003
+        proposals.applied((first..<first + 10).map { applied($0, term: 1) })
+        #expect(isLost(await outcome(first + 3)), "an entry without a result")
+        #expect(isInDoubt(await outcome(first - 1)), "not of this run")
+        proposals.replaced(through: first + 500)
+        #expect(isInDoubt(await outcome(first + 3)))
+        let next = first + 501
+        let last = next + UInt64(Proposals.recentMax) + 5
+        proposals.applied((next...last).map { applied($0, term: 1) })
+        #expect(isInDoubt(await outcome(next + 5)), "another took its place")
+        #expect(isLost(await outcome(next + 6)))
+        #expect(isLost(await outcome(last)))
+        // A change of the term it was not agreed in lies before it, too.
+        proposals.replaced(through: 40, isOtherHistory: true)
+        proposals.applied([applied(41, term: 1)])
+        #expect(isLost(await outcome(41)))
+    }
+
+    private func isInDoubt(_ outcome: Proposals.Outcome) -> Bool { if case .inDoubt = outcome { true } else { false } }
+
     @Test func `the largest change that is taken fits a message and the log`() throws {
         let entry = Entry(
             index: 1, term: 1, kind: .command, payload: [UInt8](repeating: 1, count: CoreOwner.entryBytesMax))

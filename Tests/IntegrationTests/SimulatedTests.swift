@@ -43,6 +43,11 @@ struct SimulatedRuntime {
             }
 
             var daemon = try await launch()
+            // A script that reloads every service of the machine means no harm.
+            daemon.signal(SIGHUP)
+            try await eventually("it says that there is nothing to read") {
+                try directory.read("log").contains("no certificates to read again")
+            }
             do {
                 let deploy = ["app", "deploy", "web", "--image", "example/web:1", "--replicas", "3"]
                 try await Shell.run(prefix + [binary] + deploy + ["--socket", socket]).checked()

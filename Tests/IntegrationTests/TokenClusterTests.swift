@@ -69,6 +69,28 @@ extension BlackBox {
                 #expect(try await cluster.states(seenBy: third)["node2"] == "drained")
                 try await first.cli("node", "uncordon", "node2").checked()
                 try await first.cli("app", "delete", "hello", "--yes").checked()
+
+                // A port of the nodes that have a task, each leading to its own.
+                try await first.cli(
+                    "app", "deploy", "edge", "--image", "docker.io/hivemind/hello:1.0", "--replicas", "2", "--port",
+                    "target=8080,published=9090,mode=host"
+                ).checked()
+                let tasks = try await first.json("ps", "edge")["items"].array
+                #expect(Set(tasks.compactMap { $0["node"].string }).count == 2)
+                for node in cluster.nodes {
+                    let task = tasks.first { $0["node"].string == node.name }?["id"].string
+                    for _ in 0..<4 {
+                        let output = try await Shell.run([
+                            "nsenter", "--net=/run/netns/\(second.netns)", "curl", "-sS", "-f", "-m", "3",
+                            "--noproxy", "*", "http://\(node.address):9090/",
+                        ])
+                        #expect(output.succeeded == (task != nil), "\(node.name): \(output)")
+                        if let task {
+                            #expect(output.stdout.contains("edge-\(task.prefix(6))"), "\(node.name): \(output)")
+                        }
+                    }
+                }
+                try await first.cli("app", "delete", "edge", "--yes").checked()
             }
         }
 
@@ -113,6 +135,19 @@ extension BlackBox {
                     }
                 }
                 try await refused(short.text, 4, "expired")
+                // A token's role is a role, and what it did not let in costs none of its uses.
+                let watching = try await token("--role", "observer", "--uses", "1")
+                let voting = try await third.cli(
+                    "cluster", "join", watching.text, "--advertise", third.address, "--role", "voter")
+                #expect(voting.status == 5 && voting.stderr.contains("for nodes of role observer"), "\(voting)")
+                #expect(
+                    try await first.json("cluster", "token", "ls")["items"].array.first {
+                        $0["id"].string == watching.id
+                    }?["uses_left"].int == 1)
+                // Nor does joining lose what the machine has, without a word.
+                try await third.cli("config", "set", "precious", "1").checked()
+                try await refused(good.text, 7, "1 configs of its own, which would be lost")
+                try await third.cli("config", "delete", "precious", "--yes").checked()
                 let once = try await token("--uses", "1")
                 try await first.cli("cluster", "token", "revoke", once.id).checked()
                 try await refused(once.text, 4, "not known")
@@ -140,6 +175,64 @@ extension BlackBox {
             }
         }
 
+        @Test func `every node says where a volume is, and makes none of its own`() async throws {
+            try await withDevCluster("volumes", nodes: 3, runtime: "simulated") { cluster in
+                let first = cluster.nodes[0]
+                try await first.cli("volume", "create", "data").checked()
+                let path = try await first.json("volume", "info", "data")["path"].string ?? ""
+                #expect(!path.isEmpty)
+                for node in cluster.nodes {
+                    let listed = try await node.json("volume", "ls")["items"].array.first
+                    let info = try await node.json("volume", "info", "data")
+                    for view in [listed, info] {
+                        #expect(view?["node"].string == "node1", "seen by \(node.name): \(String(describing: view))")
+                        #expect(view?["path"].string == path, "seen by \(node.name)")
+                    }
+                    #expect(info["used_bytes"].int != nil, "measured where it is")
+                }
+                try await cluster.kill9(first)
+                let second = cluster.nodes[1]
+                try await cluster.waitState("down", of: first, seenBy: second)
+                let lost = try await second.json("volume", "info", "data")
+                #expect(lost["node"].string == "node1" && lost["path"].string == "", "\(lost)")
+                // Alone it goes on to show what it knew, and says so.
+                try await cluster.kill9(cluster.nodes[2])
+                try await eventually("it says how old that is") {
+                    let list = try await second.cli("volume", "ls").checked()
+                    return list.stdout.contains("data") && list.stderr.contains("has known no leader for")
+                }
+            }
+        }
+
+        @Test func `every node says why a replica has no place`() async throws {
+            try await withDevCluster("unplaced", runtime: "simulated") { cluster in
+                try await cluster.nodes[0].cli(
+                    "app", "deploy", "web", "--image", "example/web:1", "--replicas", "4", "--max-per-node", "1",
+                    "--no-wait"
+                ).checked()
+                try await eventually("three of four run") {
+                    try await cluster.places(of: "web", seenBy: cluster.nodes[0]).count == 3
+                }
+                for node in cluster.nodes {
+                    for words in [
+                        ["ps"], ["ps", "web"], ["app", "info", "web"], ["why", "app", "web"],
+                        ["app", "ls", "-o", "wide"],
+                    ] {
+                        try await eventually("\(node.name) says so") {
+                            let shown = try await node.cli(words).checked()
+                            guard shown.stdout.contains("has 1 of it already") else { throw TestFailure("\(shown)") }
+                            return true
+                        }
+                    }
+                    let missing = try await node.json("ps", "web")["unplaced"].array
+                    #expect(missing.map { $0["count"].int } == [1], "\(missing)")
+                    #expect(missing.first?["reason"]["code"].string == "replicas_per_node", "\(missing)")
+                }
+                try await cluster.nodes[0].cli("app", "scale", "web", "3").checked()
+                #expect(try await cluster.nodes[1].json("ps", "web")["unplaced"].array.isEmpty)
+            }
+        }
+
         @Test func `removed while it was dead, a node is told so and may come back as a new one`() async throws {
             try await withDevCluster("removed", nodes: 4, runtime: "simulated") { cluster in
                 let (first, last) = (cluster.nodes[0], cluster.nodes[3])
@@ -151,12 +244,89 @@ extension BlackBox {
                 try await eventually("it knows") {
                     try await last.cli("status").stdout.contains("removed this node for good")
                 }
+                let again = try await first.json("cluster", "token", "create")["token"].string ?? ""
+                let back = try await last.cli("cluster", "join", again, "--advertise", last.address)
+                #expect(back.status == 7 && back.stderr.contains("hivemind cluster leave --yes"), "\(back)")
                 try await last.cli("cluster", "leave", "--yes").checked()
                 let token = try await first.json("cluster", "token", "create")["token"].string ?? ""
                 try await last.cli("cluster", "join", token, "--advertise", last.address).checked()
                 let after = try await first.json("node", "info", "node4")
                 #expect(after["id"].string != before["id"].string, "ids are never used again")
                 #expect(after["subnet"].string != before["subnet"].string)
+            }
+        }
+
+        @Test func `whoever leaves at once is gone, and comes back under the same name`() async throws {
+            try await withDevCluster("again", runtime: "simulated") { cluster in
+                let (first, last) = (cluster.nodes[0], cluster.nodes[2])
+                var ids: Set<String> = []
+                for _ in 0..<8 {
+                    // The state a node begins from may still know the one that had its name before.
+                    let began = ContinuousClock.now
+                    try await last.cli("cluster", "leave", "--yes").checked()
+                    #expect(began.duration(to: .now) < .seconds(4), "it waits for nothing")
+                    #expect(try await cluster.states(seenBy: first).count == 2)
+                    let token = try await first.json("cluster", "token", "create")["token"].string ?? ""
+                    try await last.cli("cluster", "join", token, "--advertise", last.address).checked()
+                    ids.insert(try await first.json("node", "info", "node3")["id"].string ?? "")
+                }
+                #expect(ids.count == 8)
+            }
+        }
+
+        @Test func `a leader that lacks the cluster's key has it from another voter`() async throws {
+            try await withDevCluster("key", nodes: 4, runtime: "simulated") { cluster in
+                let name = try await cluster.nodes[0].json("cluster", "status")["leader"].string
+                guard let leader = cluster.nodes.first(where: { $0.name == name }),
+                    let leaving = cluster.nodes.last(where: { $0.name != name })
+                else { throw TestFailure("nobody leads") }
+                let key = leader.dataDir + "/identity/cluster.key"
+                try await leaving.cli("cluster", "leave", "--yes").checked()
+                let token = try await leader.json("cluster", "token", "create")["token"].string ?? ""
+                try await Shell.run(["rm", key]).checked()
+                try await leaving.cli("cluster", "join", token, "--advertise", leaving.address).checked()
+                try await Shell.run(["test", "-s", key]).checked()
+            }
+        }
+
+        @Test func `a task is stopped once every node that answers has taken it out of service`() async throws {
+            try await withDevCluster("release", nodes: 3, runtime: "simulated") { cluster in
+                let first = cluster.nodes[0]
+                let leader = try await first.json("cluster", "status")["leader"].string ?? ""
+                // It runs beside the leader's node or on it; the third stands still.
+                guard let behind = cluster.nodes.last(where: { $0.name != leader }),
+                    let home = cluster.nodes.first(where: { $0.name != behind.name })
+                else { throw TestFailure("nobody follows") }
+                func tasks() async throws -> [String] {
+                    try await home.json("ps", "web")["items"].array.compactMap { $0["state"].string }.filter {
+                        ["running", "stopping"].contains($0)
+                    }
+                }
+                try await home.cli(
+                    "app", "deploy", "web", "--image", "example/web:1", "--replicas", "3", "--constraint",
+                    "node.hostname == \(home.name)"
+                ).checked()
+
+                try await cluster.pause(behind, true)
+                try await home.cli("app", "scale", "web", "2", "--no-wait").checked()
+                try await eventually("it is out of service") { try await tasks().contains("stopping") }
+                try await cluster.waitState("suspect", of: behind, seenBy: home)
+                #expect(
+                    try await tasks().sorted() == ["running", "running", "stopping"], "nobody knows what it serves")
+                try await cluster.pause(behind, false)
+                try await eventually("the others have followed") { try await tasks() == ["running", "running"] }
+                try await cluster.waitState("ready", of: behind, seenBy: home)
+
+                // One that is down serves nobody; after how long it is, is for people to say.
+                let set = try await home.json("cluster", "set", "--down-after", "4s")
+                #expect(set["down_after"].string == "4s")
+                let refused = try await home.cli("cluster", "set", "--down-after", "1s")
+                #expect(refused.status == 2 && refused.stderr.contains("between 3 seconds and an hour"), "\(refused)")
+                try await cluster.pause(behind, true)
+                try await home.cli("app", "scale", "web", "1", "--no-wait").checked()
+                try await cluster.waitState("down", of: behind, seenBy: home)
+                try await eventually("it is not waited for") { try await tasks() == ["running"] }
+                try await cluster.pause(behind, false)
             }
         }
 
@@ -183,6 +353,25 @@ extension BlackBox {
                 try await cluster.waitState("ready", of: lost, seenBy: first)
                 try await eventually("it has what was written meanwhile") {
                     try await lost.cli("config", "get", "a", "--consistency", "local").stdout.contains("1")
+                }
+                // Zones are named late: the one that is alone in its zone gets a vote, until it is not to vote at all.
+                try await eventually("three of four vote") { try await voters(first).count == 3 }
+                let votes = try await voters(first)
+                guard let alone = cluster.nodes.first(where: { !votes.contains($0.name) }) else {
+                    throw TestFailure("all vote: \(votes)")
+                }
+                for node in cluster.nodes {
+                    let zone = node.name == alone.name ? "zone=b" : "zone=a"
+                    try await first.cli("node", "label", node.name, zone).checked()
+                }
+                try await eventually("zone b votes, too") {
+                    let now = try await voters(first)
+                    return now.count == 3 && now.contains(alone.name)
+                }
+                try await first.cli("node", "role", alone.name, "observer").checked()
+                try await eventually("it does not vote") {
+                    let now = try await voters(first)
+                    return now.count == 3 && !now.contains(alone.name)
                 }
             }
         }

@@ -143,6 +143,26 @@ extension RealNetwork {
             }
         }
 
+        @Test(arguments: [PortProtocol.tcp, .udp])
+        func `a port of the node alone leads to its task, then to the next one`(transport: PortProtocol) async throws {
+            try await TestNode.with { node, networking in
+                let kind = transport == .tcp ? Socket.Kind.tcp : .udp
+                let (a, b) = (try await node.attach(networking, "a", 5), try await node.attach(networking, "b", 6))
+                let servers = [
+                    try EchoServer("a", kind, in: a.namespace, 80), try EchoServer("b", kind, in: b.namespace, 80),
+                ]
+                for (name, endpoint) in [("a", a.address), ("b", b.address)] {
+                    let pin = PinnedPort(port: published(8080, 80, transport), endpoint: endpoint)
+                    let wanted = BalancingTable(index: 1, services: [], pinned: [pin])
+                    #expect(try await networking.program(wanted) == [])
+                    for (place, address) in [(node.outside, TestNode.nodeAddress), (node.inside, loopback)] {
+                        #expect(try answers(4, kind, from: place, address, 8080) == [name: 4], "from \(place)")
+                    }
+                }
+                withExtendedLifetime(servers) {}
+            }
+        }
+
         @Test func `without an endpoint everything is refused at once`() async throws {
             try await TestNode.with { node, networking in
                 let a = try await node.attach(networking, "a", 5)

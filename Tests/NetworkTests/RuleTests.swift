@@ -124,7 +124,27 @@ private let dns = PublishedPort(hostPort: 5300, containerPort: 53, protocol: .ud
         let table = BalancingTable(index: 1, services: [service(2, [5], [web]), service(3, [6], [web])])
         let (state, doubled) = RuleState.make(table, attachments: [:])
         #expect(doubled == [web])
-        #expect(state.published[PortKey(web)]?.vip == service(2, []).vip)
+        #expect(state.published[HostPort(web)]?.endpoints == service(2, [5]).endpoints)
+    }
+
+    @Test func `a port of this node alone leads to one task, and gives way to a service's`() {
+        let (one, two) = (service(2, [5]).endpoints[0], service(2, [6]).endpoints[0])
+        func make(_ services: [BalancedService], _ pinned: [PinnedPort]) -> (state: RuleState, doubled: [PublishedPort])
+        {
+            RuleState.make(BalancingTable(index: 1, services: services, pinned: pinned), attachments: [:])
+        }
+        let before = make([], [PinnedPort(port: web, endpoint: one), PinnedPort(port: dns, endpoint: one)]).state
+        #expect(before.elements.elements[.hp_tcp] == ["8080 . 0": "\(one) . 80"])
+        #expect(before.elements.elements[.svc] == nil)
+        let after = make([], [PinnedPort(port: web, endpoint: two)]).state
+        let (gone, come) = before.difference(to: after)
+        let text = gone.changes(to: come, chains: gone.chains.union(come.chains)).transactions.joined()
+        #expect(text.contains("add element inet hivemind hp_tcp { 8080 . 0 : \(two) . 80 }"))
+        #expect(text.contains("delete element inet hivemind hp_udp { 5300 . 0 }"))
+        #expect(before.leavesFlows(after) && !after.leavesFlows(after))
+        let (state, doubled) = make([service(3, [7], [web])], [PinnedPort(port: web, endpoint: one)])
+        #expect(doubled == [web])
+        #expect(state.published[HostPort(web)]?.endpoints == service(3, [7]).endpoints)
     }
 
     @Test func `a refused port has no element`() {

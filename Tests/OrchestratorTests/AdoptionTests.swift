@@ -13,7 +13,12 @@ import Testing
         let state = try StateMachine(path: nil)
         let key = ObjectKey(name: "x")
         let spec = ServiceSpec(name: "x", image: "x:1", restart: restart)
+        let node = NodeRow(
+            id: "n", name: "n", address: "10.0.0.1",
+            subnet: IPv4Subnet(IPv4Address(value: 10 << 24 | 210 << 16), prefix: 24), cpuMillis: 1000,
+            memoryBytes: 1 << 30, version: "1")
         let changes: [Change] = [
+            .putNode(node),
             .putApp(PutApp(spec: AppSpec(key: key, services: [spec]))),
             .assignTasks(
                 AssignTasks(tasks: [

@@ -32,11 +32,41 @@ func `a silent node is suspect after two seconds and down after five`(now: Int64
     #expect(judged(nodes(5), silent: [2], at: now) == expected)
 }
 
+@Test func `how long a node is waited for is what people say, how long traffic goes there is not`() {
+    let long = FailureDetector.Limits(downMilliseconds: 60_000)
+    #expect(long.suspectMilliseconds == 2_000 && long.downMilliseconds == 60_000 && long.massMilliseconds == 60_000)
+    let short = FailureDetector.Limits(downMilliseconds: 3_000)
+    #expect(short.suspectMilliseconds == 1_200 && short.downMilliseconds == 3_000 && short.massMilliseconds == 30_000)
+    #expect(FailureDetector.Limits(downMilliseconds: 5_000) == FailureDetector.Limits())
+}
+
 @Test func `when many vanish together nobody is down for half a minute`() {
     #expect(judged(nodes(6), silent: [1, 2], at: 30_999) == ["n1 suspect", "n2 suspect"])
     #expect(judged(nodes(6), silent: [1, 2], at: 31_000) == ["n1 down", "n2 down"])
     // One of three is a third and still only a lost node.
     #expect(judged(nodes(3), silent: [3], at: 6_000) == ["n3 down"])
+}
+
+@Test func `nodes of a cluster that took another's place are waited for as long`() {
+    var detector = FailureDetector(since: 0)
+    let rows = nodes(2, .suspect)
+    detector.heard(of: rows[0].id, at: 30_000)
+    #expect(detector.judge(rows, isYoung: true, at: 30_000).map { "\($0.node.raw) \($0.liveness)" } == ["n1 ready"])
+    #expect(detector.judge([rows[1]], isYoung: false, at: 30_000).map(\.liveness) == [.down])
+}
+
+@Test func `who was stopped itself does not judge by what it did not hear meanwhile`() {
+    var detector = FailureDetector(since: 0)
+    let rows = nodes(5)
+    for row in rows { detector.heard(of: row.id, at: 1_000) }
+    #expect(detector.judge(rows, at: 1_000).isEmpty)
+    // Stopped for a minute: the others may have another leader by now.
+    for now in stride(from: Int64(61_000), through: 64_500, by: 250) {
+        #expect(detector.judge(rows, at: now).isEmpty, "\(now)")
+    }
+    // It leads still, and one does not answer.
+    for row in rows.dropLast() { detector.heard(of: row.id, at: 65_000) }
+    #expect(detector.judge(rows, at: 65_250).map { "\($0.node.raw) \($0.liveness.rawValue)" } == ["n5 suspect"])
 }
 
 @Test func `a report makes a node ready at once`() {

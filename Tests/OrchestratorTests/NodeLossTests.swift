@@ -88,6 +88,32 @@ import Testing
         #expect(try next(ground).isEmpty)
     }
 
+    @Test(arguments: [NodeRow.Liveness.ready, .suspect, .down])
+    func `the tasks of a node that is removed are replaced, whatever was known of it`(known: NodeRow.Liveness) throws {
+        var ground = try ground()
+        if known != .ready { try ground.apply(liveness(known)) }
+        try ground.apply(.removeNode(NodeChange(node: "n2")))
+        let lost = try #require(try ground.state.read { try $0.task("t2") })
+        #expect(lost.status.state == .failed && lost.status.reason?.code == .nodeLost)
+        #expect(try next(ground).create.map(\.count) == [1])
+        try ground.apply(.assignTasks(AssignTasks(tasks: [task(3, on: 1)])))
+        try ground.apply(running(["t3"]))
+        #expect(try next(ground).isEmpty)
+    }
+
+    @Test(arguments: [true, false])
+    func `a volume of a node that is removed is deleted without it`(isMarkedBefore: Bool) throws {
+        var ground = try ground()
+        let volume = ObjectKey(name: "data")
+        let changes: [Change] = [.deleteVolume(VolumeChange(volume: volume)), .removeNode(NodeChange(node: "n2"))]
+        try ground.apply(.putVolume(PutVolume(volume: volume, node: "n2")))
+        for change in isMarkedBefore ? changes : changes.reversed() {
+            #expect(try ground.state.read { try $0.volume(volume) } != nil)
+            try ground.apply(change)
+        }
+        #expect(try ground.state.read { try $0.volume(volume) } == nil)
+    }
+
     @Test func `what writes a volume waits for its node`() throws {
         var ground = try ground([MountSpec(source: .volume("data"), target: "/data")])
         try ground.apply(liveness(.down))

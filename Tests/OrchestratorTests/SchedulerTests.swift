@@ -210,3 +210,79 @@ func `nothing is placed where it may not run, no address twice, and what is not 
     let nodes = (1...30).map { node($0, zone: "\($0 % 3)") }
     #expect(place(service(), 40, on: nodes).tasks == place(service(), 40, on: nodes.reversed()).tasks)
 }
+
+@Test func `labels asked for come before zones, a group within a group`() {
+    let nodes = [
+        node(1, zone: "a", labels: ["rack": "1"]), node(2, zone: "a", labels: ["rack": "1"]),
+        node(3, zone: "b", labels: ["rack": "1"]), node(4, zone: "b", labels: ["rack": "2"]), node(5),
+    ]
+    let spread = Placement(spread: ["rack"])
+    // Three groups: rack 1 with zones a and b, rack 2, and the node without a rack.
+    #expect(
+        perNode(place(service(placement: spread), 6, on: nodes))
+            == ["n1001": 1, "n1003": 1, "n1004": 2, "n1005": 2])
+}
+
+/// Every reason a node may have, with its numbers and the command that helps.
+private let obstacles: [(node: NodeRow, service: ServiceRow, code: Reason.Code, message: String, hint: String?)] = {
+    let volume = [MountSpec(source: .volume("data"), target: "/data")]
+    return [
+        (
+            node(1, liveness: .suspect), service(), .nodeDown, "does not answer right now",
+            "hivemind why node node-001"
+        ),
+        (
+            node(1, liveness: .down), service(), .nodeDown, "is down",
+            "start its daemon, or if it is gone for ever: hivemind node remove node-001"
+        ),
+        (
+            node(1, availability: .cordoned), service(), .nodeCordoned, "is cordoned", "hivemind node uncordon node-001"
+        ),
+        (
+            node(1, availability: .drained), service(), .nodeCordoned, "is drained", "hivemind node uncordon node-001"
+        ),
+        (
+            node(1), service(placement: Placement(constraints: ["node.labels.disk == ssd"])), .constraintUnmet,
+            "does not meet `node.labels.disk == ssd`", "hivemind node label node-001 disk=ssd"
+        ),
+        (
+            node(1, labels: ["disk": "hdd"]), service(placement: Placement(constraints: ["node.labels.disk != hdd"])),
+            .constraintUnmet, "does not meet `node.labels.disk != hdd`", "hivemind node label node-001 disk-"
+        ),
+        (
+            node(1, taints: ["gpu"]), service(), .nodeTainted, "has the taint `gpu`",
+            "let the service tolerate it (--toleration gpu), or: hivemind node taint node-001 gpu-"
+        ),
+        (
+            node(1), service(mounts: volume), .volumeElsewhere, "volume `data` is on `node-002`",
+            "hivemind why node node-002"
+        ),
+        (
+            node(1), service(placement: Placement(maxReplicasPerNode: 1)), .replicasPerNode,
+            "has 1 of it already, the most it may have", "raise --max-per-node, or add a node"
+        ),
+        (
+            node(1, cpuMillis: 500), service(resources: Resources(reservedCpuMillis: 1000)), .cpuShort,
+            "lacks processor: 1 cores wanted, 0.5 of 0.5 free",
+            "reserve less (--reserve-cpu), scale something down, or add a node"
+        ),
+        (
+            node(1, memoryBytes: 64 << 20), service(resources: Resources(reservedMemoryBytes: 1 << 30)), .memoryShort,
+            "lacks memory: 1024 MiB wanted, 64 MiB of 64 MiB free",
+            "reserve less (--reserve-memory), scale something down, or add a node"
+        ),
+    ]
+}()
+
+@Test(arguments: obstacles.indices)
+func `each refusal says what, with numbers, and which command helps`(index: Int) {
+    let (refusing, wanted, code, message, hint) = obstacles[index]
+    let home = node(2, availability: .drained)
+    let scheduler = Scheduler(
+        nodes: [refusing, home],
+        running: [Scheduler.Generation(app: wanted.app, service: wanted.name, number: 1): [refusing.id: 1]],
+        volumes: [ObjectKey(namespace: "default", name: "data"): home.id], now: start)
+    let verdict = scheduler.verdicts(on: wanted).first { $0.node.id == refusing.id }
+    #expect(verdict?.reason == Reason(code, message, hint: hint))
+    #expect(scheduler.refusal(of: wanted) != nil)
+}

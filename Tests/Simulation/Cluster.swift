@@ -18,7 +18,7 @@ final class Cluster {
     /// Prints what happens.
     let prints: Bool
 
-    var queue = EventQueue()
+    var queue = EventQueue<Event>()
     var members: [MemberID: Member] = [:]
     /// In the order they were made: whatever goes over all members goes by it.
     var roster: [Member] = []

@@ -38,7 +38,7 @@ enum Event {
 }
 
 /// Events by time; those of one moment in the order they were put.
-struct EventQueue {
+struct EventQueue<Event> {
     private struct Item {
         var time: UInt64
         var sequence: UInt64

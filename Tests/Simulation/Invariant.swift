@@ -29,6 +29,13 @@ enum Invariant: String, CaseIterable {
     case converges = "members of a healed cluster become equal"
     case wrongStatesGo = "a wrong state is found and replaced"
     case handsOn = "leadership is handed on under load"
+    // Of a fleet.
+    case addressesOnce = "no address is used twice"
+    case volumesOnce = "no exclusive volume is used twice"
+    case placedWell = "tasks are placed only where they may run"
+    case reasonsGiven = "what is not placed has a reason"
+    case pictureKept = "the picture that is kept is the one made anew"
+    case fleetSettles = "a healed fleet becomes what is wanted"
     /// A precondition of the product's code failed, or the process ended in another bad way.
     case noTrap = "nothing traps"
 }

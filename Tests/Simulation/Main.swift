@@ -11,6 +11,8 @@ struct Simulate {
                simulate replay SEED [--trace]
                simulate planted [--seeds N] [--bug NAME]
                simulate explore [--states N] [--messages N]
+               simulate fleet [--seed N] [--nodes N] [--tasks N] [--seconds N]
+               simulate schedule [--nodes N] [--tasks N] [--rounds N]
         """
 
     static func main() {
@@ -26,6 +28,8 @@ struct Simulate {
             plant(arguments)
             exit(explore(arguments))
         case "planted": exit(findPlanted(arguments))
+        case "fleet": exit(runFleet(arguments))
+        case "schedule": exit(measureScheduling(arguments))
         default: refuse()
         }
     }

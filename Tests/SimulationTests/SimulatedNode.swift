@@ -228,7 +228,8 @@ final class SimulatedNode {
             self.balancing = balancing
             programmed = balancing
             schedule(.event(.programmed(balancing.index)), after: 0...10)
-        case .placement, .caughtUp, .checkpoint, .compare, .nodes: break
+        case .release(let index): schedule(.event(.released(index)), after: 0...50)
+        case .inForce, .placement, .caughtUp, .checkpoint, .compare, .nodes: break
         case .halt(let message): throw Halted(message: message)
         }
     }

@@ -63,6 +63,37 @@ import Testing
         #expect(try fixture.rollout("x")?.reason?.message.contains("8080/tcp") == true)
     }
 
+    @Test func `a port of some nodes and the same one of all nodes do not go together`() throws {
+        let fixture = try F()
+        let ours = PortSpec(hostPort: 8080, containerPort: 80, mode: .host)
+        try fixture.apply(F.put("a", [F.service("a", ports: [ours])]))
+        let problem = try fixture.refusal(F.put("b", [F.service("b", ports: [F.port(8080)])]))
+        #expect(problem?.code == .portConflict)
+        #expect(problem?.detail == "port 8080/tcp is published by app `a`")
+        // Whether both find nodes is for placement to say.
+        try fixture.apply(F.put("c", [F.service("c", ports: [ours])]))
+        try fixture.apply(F.put("d", [F.service("d", ports: [F.port(8081)])]))
+        let other = PortSpec(hostPort: 8081, containerPort: 80, mode: .host)
+        #expect(try fixture.refusal(F.put("c", [F.service("c", ports: [other])]))?.code == .portConflict)
+        let twice = F.put(
+            "e",
+            [
+                F.service("e", ports: [F.port(90)]),
+                F.service("f", ports: [PortSpec(hostPort: 90, containerPort: 80, mode: .host)]),
+            ])
+        #expect(try fixture.refusal(twice)?.code == .invalidSpec)
+        #expect(
+            try fixture.state.read { try $0.hostPorts() }.map { "\($0.app) \($0.port.hostPort)" } == [
+                "a 8080", "c 8080",
+            ])
+        // None of them is chosen for another, and all are free once nobody has them.
+        let first = PortSpec(hostPort: 30_000, containerPort: 80, mode: .host)
+        try fixture.apply(F.put("a", [F.service("a", ports: [first])]))
+        try fixture.apply(F.put("c", [F.service("c")]))
+        try fixture.apply(F.put("b", [F.service("b", ports: [F.port(8080), F.port(nil, 81)])]))
+        #expect(try fixture.ports() == ["b/b 8080", "d/d 8081", "b/b 30001"])
+    }
+
     @Test func `a service that leaves gives its port back at once`() throws {
         let fixture = try F()
         try fixture.apply(F.put("x", [F.service("a"), F.service("b", replicas: 0, ports: [F.port(8080)])]))

@@ -29,6 +29,20 @@ import Testing
         #expect(try fixture.assign("x", "x", id: "v", offset: 4).outcome == .done(.unchanged), "deleting")
     }
 
+    @Test func `a task is not placed on a node that changed since its place was found`() throws {
+        let fixture = try app()
+        let subnet = try #require(IPv4Subnet("10.210.0.0/24"))
+        let decidedAt = try fixture.state.read { try $0.meta() }.appliedIndex
+        func assign(decidedAt: UInt64) throws -> Applied.Outcome {
+            let task = NewTask(
+                id: "t", app: ObjectKey(name: "x"), service: "x", generation: 1, node: fixture.node, address: subnet[2])
+            return try fixture.apply(.assignTasks(AssignTasks(tasks: [task], decidedAt: decidedAt))).outcome
+        }
+        let changed = try fixture.apply(.setNode(SetNode(node: fixture.node, addTaints: ["gpu"])))
+        #expect(try assign(decidedAt: decidedAt) == .done(.unchanged))
+        #expect(try assign(decidedAt: changed.index) == .done(.changed))
+    }
+
     @Test func `an address rests for a minute after its task has ended`() throws {
         let fixture = try app()
         try fixture.assign("x", "x", id: "t", offset: 2)

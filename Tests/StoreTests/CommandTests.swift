@@ -44,6 +44,27 @@ import Testing
             .putConfig(PutConfig(config: key, data: "\u{0}\"\n€", condition: .absent)),
             .putConfig(PutConfig(config: key, data: "", condition: .version(7))),
             .deleteConfig(DeleteConfig(config: key, condition: .none)), .compareState,
+            .putAuthority(CertificateTests.authority("a")),
+            .putJoinToken(
+                JoinTokenRow(
+                    id: "a", hash: "00", role: .observer, usesLeft: nil, createdAt: Timestamp(milliseconds: 1),
+                    expiresAt: Timestamp(milliseconds: 2))),
+            .removeJoinToken(JoinTokenChange(id: "a")),
+            .admitNode(AdmitNode(token: "a", node: F.node("n", subnet: "10.210.0.0/24"))),
+            .removeNode(NodeChange(node: NodeID("n"))),
+            .setNode(
+                SetNode(
+                    node: NodeID("n"), availability: .drained, pin: .voter,
+                    labels: ["Zone_Name": "x", "zoneName": nil, "zone_name": ""], addTaints: ["a=b"],
+                    removeTaints: ["c"])),
+            .setLiveness(SetLiveness(items: [.init(node: NodeID("n"), liveness: .suspect)])),
+            .putAPIToken(
+                APITokenRow(
+                    id: "a", name: "ü", hash: "00", role: .operator, namespace: nil,
+                    createdAt: Timestamp(milliseconds: 1), expiresAt: Timestamp(milliseconds: 2))),
+            .removeAPIToken(APITokenChange(id: "a")), .setCluster(SetCluster(downAfterMilliseconds: 9_000)),
+            .moveTasks(MoveTasks(tasks: ["t"], moving: true)), .giveMember(NodeChange(node: NodeID("n"))),
+            .succeedCluster(SucceedCluster(clusterID: "new", previousClusterID: "old")),
             .rotateJoinToken(RotateJoinToken(id: "a", newID: "b", hash: "00")),
             .changeCertificates(.record(node: "n", CertificateTests.shown("s", "a", trusts: ["a", "b"]))),
             .changeCertificates(.renew(["n"])), .changeAuthority(.add(CertificateTests.authority("a"))),
@@ -62,7 +83,9 @@ import Testing
             let anonymous = Command(at: Timestamp(milliseconds: 0), change: change)
             #expect(try Command(decoding: anonymous.encoded()) == anonymous)
         }
-        #expect(kinds.sorted { $0[1] < $1[1] } == (Array(1...18) + [30, 31, 32]).map { [0, UInt8($0)] })
+        #expect(
+            kinds.sorted { $0[1] < $1[1] }
+                == (Array(1...25) + [30, 31, 32, 33, 35, 36, 40, 41, 46]).map { [0, UInt8($0)] })
     }
 
     @Test func `a kind, a version or a body this build does not know is an error that names it`() throws {

@@ -47,6 +47,33 @@ import Testing
         #expect(try fixture.state.read { try $0.joinToken("t")?.usesLeft } == 1)
     }
 
+    @Test func `a member id that left the log for ever is exchanged, any other stays`() throws {
+        let fixture = try StateFixture()
+        try fixture.apply(Self.token("t"))
+        for name in ["b", "c"] { try fixture.apply(Self.admission(name)) }
+        func member(_ id: NodeID) throws -> UInt64 { try fixture.state.read { try $0.node(id)?.member ?? 0 } }
+        let (first, second) = (try member("b"), try member("c"))
+        #expect(try fixture.apply(.giveMember(NodeChange(node: "b"))).outcome == .done(.unchanged))
+        try fixture.adopt(Membership(voters: [1], removed: [first]))
+        #expect(try fixture.apply(.giveMember(NodeChange(node: "b"))).outcome == .done(.changed))
+        #expect(try fixture.apply(.giveMember(NodeChange(node: "b"))).outcome == .done(.unchanged), "once")
+        #expect(try member("b") > second && member("c") == second)
+        #expect(try fixture.state.read { try $0.node("b")?.role } == .observer)
+        #expect(try fixture.refusal(.giveMember(NodeChange(node: "x")))?.code == .notFound)
+    }
+
+    @Test func `whose place a cluster took is in the log, and the same whether it was known before or not`() throws {
+        let change = Change.succeedCluster(SucceedCluster(clusterID: "new", previousClusterID: "old"))
+        let (told, knows) = (try StateFixture(), try StateFixture())
+        try knows.state.beginCluster(id: "new")
+        #expect(try told.apply(change).outcome == .done(.changed))
+        #expect(try knows.apply(change).outcome == .done(.changed))
+        for fixture in [told, knows] {
+            let meta = try fixture.state.read { try $0.meta() }
+            #expect(meta.clusterID == "new" && meta.previousClusterID == "old")
+        }
+    }
+
     @Test func `a token that is used up, expired or unknown lets nobody in`() throws {
         let fixture = try StateFixture()
         try fixture.apply(Self.token("once", uses: 1))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Model
+import Raft
 import Store
 import Testing
 
@@ -23,6 +24,15 @@ final class StateFixture {
             index: UInt64(log.count) + 1, term: 1, command: Command(request: request, at: now, change: change))
         log.append(input)
         return try #require(try state.apply([input]).results.first)
+    }
+
+    /// The log's next entry names these members.
+    func adopt(_ membership: Membership) throws {
+        let entry = Entry(
+            index: UInt64(log.count) + 1, term: 1, kind: .configuration, payload: membership.encoded())
+        let input = try StateMachine.Input(entry)
+        log.append(input)
+        _ = try state.apply([input])
     }
 
     func refusal(_ change: Change) throws -> Problem? {

@@ -9,7 +9,10 @@ internal import Glibc
 /// mounts below its data directory, shims and log capture processes, containers, tasks and active snapshots of its
 /// containerd, control groups and files named after its tasks.
 public struct Footprint: Sendable, Hashable, CustomStringConvertible {
-    public var lines: Set<String>
+    public var lines: Set<String> = []
+
+    public init(lines: Set<String> = []) { self.lines = lines }
+
     public var description: String { lines.sorted().joined(separator: "\n") }
 
     /// What is here now and was not before.
@@ -19,18 +22,14 @@ public struct Footprint: Sendable, Hashable, CustomStringConvertible {
 extension TestDaemon {
     /// - Parameter tasks: ids whose names are looked for everywhere, ended ones included.
     public func footprint(tasks: [String] = []) async throws -> Footprint {
-        var lines: Set<String> = []
-        for link in try await listed(["ip", "-j", "link", "show"]) {
-            if let name = link["ifname"].string, name.hasPrefix("hm") { lines.insert("link \(name)") }
-        }
-        for route in try await node.run("ip", "route", "show", "table", "all").checked().lines
-        where !route.contains("dev uplink") { lines.insert("route \(route)") }
-        lines.formUnion(try await ruleElements())
-        lines.formUnion(try mounts(tasks: tasks))
-        lines.formUnion(try processes())
-        lines.formUnion(try await containerdObjects())
-        lines.formUnion(files(namedAfter: tasks))
-        return Footprint(lines: lines)
+        try await look.footprint(tasks: tasks, runtime: try await api("GET", "/v1/status").json()["runtime"])
+    }
+
+    private var look: MachineLook { MachineLook(netns: node.name, directory: directory.path) }
+
+    /// Pids of the programs of this name in the daemon's namespace, such as its `containerd`.
+    public func processes(named name: String) throws -> [Int32] {
+        try look.processesInside().filter { $0.name == name }.map(\.pid).sorted()
     }
 
     /// Fails, naming what is left, unless the footprint comes back to `before`.
@@ -43,15 +42,50 @@ extension TestDaemon {
             return true
         }
     }
+}
+
+extension TestDevCluster.Node {
+    /// As `TestDaemon.footprint`.
+    public func footprint() async throws -> Footprint {
+        try await MachineLook(netns: netns, directory: dataDir).footprint(
+            tasks: [], runtime: try await json("status")["runtime"])
+    }
+}
+
+/// Looks at one node's part of this machine.
+struct MachineLook {
+    /// Of the network namespace the daemon is in.
+    var netns: String
+    var directory: String
+
+    /// - Parameter runtime: as in the status of the node.
+    func footprint(tasks: [String], runtime: JSONValue) async throws -> Footprint {
+        var lines: Set<String> = []
+        for link in try await listed(["ip", "-j", "link", "show"]) {
+            if let name = link["ifname"].string, name.hasPrefix("hm") { lines.insert("link \(name)") }
+        }
+        for route in try await run(["ip", "route", "show", "table", "all"]).checked().lines
+        where !route.contains("dev uplink") { lines.insert("route \(route)") }
+        lines.formUnion(try await ruleElements())
+        lines.formUnion(try mounts(tasks: tasks))
+        lines.formUnion(try processes())
+        lines.formUnion(try await containerdObjects(runtime))
+        lines.formUnion(files(namedAfter: tasks))
+        return Footprint(lines: lines)
+    }
+
+    private func run(_ command: [String]) async throws -> ShellOutput {
+        try await Shell.run(["nsenter", "--net=/run/netns/\(netns)", "--"] + command)
+    }
 
     private func listed(_ command: [String]) async throws -> [JSONValue] {
-        let output = try await node.run(command).checked()
+        let output = try await run(command).checked()
         return output.text.isEmpty ? [] : try JSONValue(parsing: output.stdout).array
     }
 
     /// Elements of the maps and sets of the table: what a service, a published port or an address leaves there.
     private func ruleElements() async throws -> [String] {
-        let output = try await node.run("nft", "-j", "list", "table", "inet", "hivemind")
+        let output = try await run(["nft", "-j", "list", "table", "inet", "hivemind"])
         guard output.succeeded else { return [] }
         var found: [String] = []
         for object in try JSONValue(parsing: output.stdout)["nftables"].array {
@@ -70,7 +104,7 @@ extension TestDaemon {
             guard fields.count > 4 else { return nil }
             let point = String(fields[4])
             let named = tasks.contains { point.contains($0) }
-            return named || point.hasPrefix(directory.path + "/") ? "mount \(point)" : nil
+            return named || point.hasPrefix(directory + "/") ? "mount \(point)" : nil
         }
     }
 
@@ -82,7 +116,7 @@ extension TestDaemon {
     /// Programs that run in the daemon's namespace, whoever their parent is by now. Names are cut to 15 bytes.
     func processesInside() throws -> [(pid: Int32, name: String)] {
         var wanted = stat()
-        guard stat(node.path, &wanted) == 0 else { throw TestFailure("no namespace at \(node.path)") }
+        guard stat("/run/netns/\(netns)", &wanted) == 0 else { throw TestFailure("no namespace \(netns)") }
         return try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { entry in
             var found = stat()
             guard let pid = Int32(entry), stat("/proc/\(entry)/ns/net", &found) == 0, found.st_ino == wanted.st_ino,
@@ -92,13 +126,7 @@ extension TestDaemon {
         }
     }
 
-    /// Pids of the programs of this name in the daemon's namespace, such as its `containerd`.
-    public func processes(named name: String) throws -> [Int32] {
-        try processesInside().filter { $0.name == name }.map(\.pid).sorted()
-    }
-
-    private func containerdObjects() async throws -> [String] {
-        let runtime = try await api("GET", "/v1/status").json()["runtime"]
+    private func containerdObjects(_ runtime: JSONValue) async throws -> [String] {
         guard runtime["kind"].string == "containerd" else { return [] }
         guard var address = runtime["address"].string else { throw TestFailure("no address in \(runtime)") }
         if address.hasPrefix("unix://") { address.removeFirst("unix://".count) }
@@ -126,7 +154,7 @@ extension TestDaemon {
     private func files(namedAfter tasks: [String]) -> [String] {
         guard !tasks.isEmpty else { return [] }
         var found: [String] = []
-        for root in [directory.path, "/sys/fs/cgroup", "/run/netns", "/run/hivemind"] {
+        for root in [directory, "/sys/fs/cgroup", "/run/netns", "/run/hivemind"] {
             guard let entries = FileManager.default.subpaths(atPath: root) else { continue }
             for entry in entries {
                 guard let last = entry.split(separator: "/").last, tasks.contains(where: { last.contains($0) }) else {

@@ -12,6 +12,10 @@ public struct TestDevCluster: Sendable {
 
         /// Runs the program against this node's socket.
         public func cli(_ arguments: String..., timeout: Duration = .seconds(60)) async throws -> ShellOutput {
+            try await cli(arguments, timeout: timeout)
+        }
+
+        public func cli(_ arguments: [String], timeout: Duration = .seconds(60)) async throws -> ShellOutput {
             try await Shell.run(
                 [Repository.binary] + arguments + ["--socket", socket], environment: ["HIVEMIND_COLOR": "never"],
                 timeout: timeout)
@@ -35,14 +39,21 @@ public struct TestDevCluster: Sendable {
     public let directory: TemporaryDirectory
     public let nodes: [Node]
     public let runtime: String
+    /// Of the one node that was given a small disk of its own.
+    public private(set) var disk: TestDisk?
 
     /// Bytes of the names, so that two of them do not meet.
     private static func prefix(_ directory: TemporaryDirectory) -> String {
         "hmt-" + directory.path.suffix(6).lowercased()
     }
 
-    init(_ name: String, nodes count: Int, runtime: String) async throws {
+    init(_ name: String, nodes count: Int, runtime: String, diskOf limited: Int?) async throws {
         directory = try TemporaryDirectory(name)
+        disk = nil
+        if let limited {
+            disk = try await TestDisk(
+                mounting: directory.file("disk"), at: directory.file("dev/\(limited + 1)"), mebibytes: 1_024)
+        }
         self.runtime = runtime
         let number = 1 + Int.random(in: 0..<200)
         let made = try await Shell.run(
@@ -51,7 +62,10 @@ public struct TestDevCluster: Sendable {
                 directory.file("dev"), "--prefix", Self.prefix(directory), "--network", "198.18.\(number)", "-o",
                 "json",
             ], timeout: .seconds(120))
-        if !made.succeeded { directory.remove() }
+        if !made.succeeded {
+            try? await disk?.unmount()
+            directory.remove()
+        }
         let view = try JSONValue(parsing: made.checked().stdout)
         let place = directory.file("dev")
         nodes = view["nodes"].array.enumerated().map { index, node in
@@ -85,14 +99,23 @@ public struct TestDevCluster: Sendable {
         try await eventually("the daemon of \(node.name) is gone") { !Host.isAlive(pid) }
     }
 
+    /// Ends a daemon as systemd does; its containers go on.
+    public func stop(_ node: Node) async throws {
+        let pid = try await daemon(of: node)
+        kill(pid, SIGTERM)
+        try await eventually("the daemon of \(node.name) has ended") { !Host.isAlive(pid) }
+    }
+
     public func pause(_ node: Node, _ isPaused: Bool) async throws {
         kill(try await daemon(of: node), isPaused ? SIGSTOP : SIGCONT)
     }
 
     /// Starts a daemon again as `up` did.
-    public func start(_ node: Node) async throws {
+    /// - Parameter clock: what its clock is off by; nil for the machine's.
+    public func start(_ node: Node, clock: ShiftedClock? = nil) async throws {
+        let skew = clock.map { "\($0.command) " } ?? ""
         let command = """
-            setsid nsenter --net=/run/netns/\(node.netns) -- \(Repository.binary) daemon --data-dir \(node.dataDir) \
+            setsid nsenter --net=/run/netns/\(node.netns) -- \(skew)\(Repository.binary) daemon --data-dir \(node.dataDir) \
             --socket \(node.socket) --node-name \(node.name) --runtime \(runtime) \
             >>\(directory.file("dev"))/\(node.name).log 2>&1 </dev/null &
             """
@@ -102,6 +125,16 @@ public struct TestDevCluster: Sendable {
     /// Cuts a node off from the others, or lets it back.
     public func unplug(_ node: Node, _ isUnplugged: Bool) async throws {
         try await Shell.run(["ip", "-n", node.netns, "link", "set", "eth0", isUnplugged ? "down" : "up"]).checked()
+    }
+
+    /// Nothing more from the others arrives at a node; what it sends itself goes out.
+    public func deafen(_ node: Node, _ isDeaf: Bool) async throws {
+        let rules =
+            isDeaf
+            ? "add table inet deaf; add chain inet deaf input { type filter hook input priority -300; }; "
+                + "add rule inet deaf input iifname eth0 drop"
+            : "delete table inet deaf"
+        try await Shell.run(["nsenter", "--net=/run/netns/\(node.netns)", "nft", rules]).checked()
     }
 
     public func log(of node: Node) -> String { (try? directory.read("dev/\(node.name).log")) ?? "" }
@@ -133,10 +166,11 @@ public struct TestDevCluster: Sendable {
 
 /// Makes a cluster, hands it to `body` and removes it, also when that throws; what is left then is an error.
 public func withDevCluster<Result>(
-    _ name: String, nodes: Int = 3, runtime: String = "containerd", isolation: isolated (any Actor)? = #isolation,
+    _ name: String, nodes: Int = 3, runtime: String = "containerd", diskOf limited: Int? = nil,
+    isolation: isolated (any Actor)? = #isolation,
     _ body: (TestDevCluster) async throws -> Result
 ) async throws -> Result {
-    let cluster = try await TestDevCluster(name, nodes: nodes, runtime: runtime)
+    let cluster = try await TestDevCluster(name, nodes: nodes, runtime: runtime, diskOf: limited)
     let result: Result
     do {
         result = try await body(cluster)

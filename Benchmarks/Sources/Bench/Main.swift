@@ -3,9 +3,12 @@ import Foundation
 
 @main
 enum Main {
-    static let sections = ["start", "daemon", "memory", "names", "network", "programs", "overlay", "consensus"]
-    /// Those that need no daemon.
-    private static let alone: Set = ["overlay", "consensus"]
+    static let sections = [
+        "start", "daemon", "memory", "names", "network", "programs", "overlay", "consensus", "loss", "cluster",
+        "scheduler",
+    ]
+    /// Those that start what they need themselves, or need nothing.
+    private static let alone: Set = ["overlay", "consensus", "loss", "cluster", "scheduler"]
 
     static func main() {
         signal(SIGPIPE, SIG_IGN)
@@ -43,6 +46,9 @@ enum Main {
         if wanted.contains("overlay") {
             try OverlayBench(directory: directory, report: report, rounds: rounds).run()
         }
+        let clusters = ClusterBench(directory: directory, binaries: binaries, report: report, rounds: rounds)
+        if wanted.contains("loss") { try clusters.runLoss() }
+        if wanted.contains("cluster") { try clusters.run() }
         if wanted.contains("consensus") {
             try ConsensusBench(
                 directory: directory, binaries: binaries, members: environment["MEMBERS"].flatMap { Int($0) } ?? 3,
@@ -50,6 +56,9 @@ enum Main {
                 seconds: environment["SECONDS_EACH"].flatMap { Int($0) } ?? 2,
                 objects: environment["OBJECTS"].flatMap { Int($0) } ?? 100_000
             ).run()
+        }
+        if wanted.contains("scheduler") {
+            try SchedulerBench(binaries: binaries, report: report, rounds: min(rounds, 10)).run()
         }
         print("\nload average at the end \(Machine.load)")
     }

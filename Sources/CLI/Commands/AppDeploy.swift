@@ -58,7 +58,9 @@ struct ServiceOptions: ParsableArguments {
 
     @Option(
         name: [.customShort("p"), .long],
-        help: ArgumentHelp("Publish a port on every node; repeatable.", valueName: "[host:]container[/udp]"))
+        help: ArgumentHelp(
+            "Publish a port on every node, or with target=80,published=8080,mode=host on those of its tasks; repeatable.",
+            valueName: "[host:]container[/udp]"))
     var port: [String] = []
 
     @Option(
@@ -96,6 +98,11 @@ struct ServiceOptions: ParsableArguments {
         help: ArgumentHelp(
             "Run only where this holds; repeatable.", valueName: "node.labels.zone == eu"))
     var constraint: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "Spread replicas over the values of this node label, before zones; repeatable.", valueName: "label"))
+    var spread: [String] = []
 
     @Option(help: ArgumentHelp("Run also on nodes with this taint; repeatable.", valueName: "taint"))
     var toleration: [String] = []
@@ -169,7 +176,11 @@ struct ServiceOptions: ParsableArguments {
                 hint: "write --constraint 'node.labels.zone == eu'; there are node.id, node.hostname and node.role, too"
             )
         }
-        let placement = Placement(constraints: constraint, tolerations: toleration, maxReplicasPerNode: maxPerNode)
+        let placement = Placement(
+            constraints: constraint,
+            // As Compose files write it, too.
+            spread: spread.map { $0.hasPrefix("node.labels.") ? String($0.dropFirst("node.labels.".count)) : $0 },
+            tolerations: toleration, maxReplicasPerNode: maxPerNode)
         let stop = try stopTimeout.map { try DurationParser.milliseconds($0, flag: "--stop-timeout") } ?? 10_000
         guard stop <= 3_600_000 else {
             throw CLIError.usage(

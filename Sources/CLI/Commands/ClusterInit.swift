@@ -40,7 +40,7 @@ struct ClusterInit: AsyncParsableCommand {
 
     func run() async throws {
         let output = try global.result()
-        let client = global.client()
+        let client = global.localClient()
         let made: Answer<ClusterInitView> = try await client.send(
             "POST", "/v1/cluster/init",
             body: ClusterInitRequest(
@@ -130,7 +130,7 @@ struct ClusterJoin: AsyncParsableCommand {
 
     func run() async throws {
         let output = try global.result()
-        let client = global.client()
+        let client = global.localClient()
         if check { return try await look(output, client) }
         let joined: Answer<ClusterJoinView> = try await client.send(
             "POST", "/v1/cluster/join",
@@ -161,11 +161,11 @@ struct ClusterLeave: AsyncParsableCommand {
 
     func run() async throws {
         let output = try global.result()
-        let client = global.client()
+        let client = global.localClient()
         let before: Answer<ClusterView> = try await client.get("/v1/cluster")
         try output.terminal.confirm("take this node out of cluster \(before.value.id)", yes: yes)
         _ = try await client.call("POST", "/v1/cluster/leave")
-        try await Membership.wait(client, global) { $0.id != before.value.id && $0.isReady }
+        try await Membership.wait(client, global, isLeaving: true) { $0.id != before.value.id && $0.isReady }
         try output.show(json: before.body, names: [before.value.id]) { _ in
             "this node left cluster \(before.value.id)\n"
         }
@@ -186,14 +186,20 @@ enum Membership {
 
     static let limitSeconds = 60
 
+    /// - Parameter isLeaving: the node follows nobody for now, and what asks for a leader would wait in vain. Any other must
+    ///   not believe a state that is old: it may have this node's name from before.
     static func wait(
-        _ client: Client, _ global: GlobalOptions, seconds: Int = limitSeconds, until: (Standing) -> Bool
+        _ client: Client, _ global: GlobalOptions, seconds: Int = limitSeconds, isLeaving: Bool = false,
+        until: (Standing) -> Bool
     ) async throws {
         let end = ContinuousClock.now + .seconds(seconds)
+        let client = client.silent
+        let consistency = isLeaving ? "local" : "linearizable"
         var last: (any Error)?
         while ContinuousClock.now < end {
             do {
-                let cluster: Answer<ClusterView> = try await client.get("/v1/cluster")
+                let cluster: Answer<ClusterView> = try await client.get(
+                    "/v1/cluster", [("consistency", consistency)])
                 let status: Answer<StatusView> = try await client.get("/v1/status")
                 let nodes: Answer<ItemList<NodeView>> = try await client.get("/v1/nodes")
                 let own = nodes.value.items.first { $0.name == status.value.node }

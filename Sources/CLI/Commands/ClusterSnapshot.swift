@@ -6,8 +6,8 @@ struct ClusterSnapshotSave: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "save", abstract: "Take a snapshot of the whole state on the node that answers.",
         discussion: """
-            Writes go on meanwhile. The newest two are kept: copy the file away to keep it longer, together with the \
-            manifest beside it.
+            Writes go on meanwhile. The newest two taken by hand are kept, whatever the schedule does: copy the file \
+            away to keep it longer, together with the manifest beside it.
 
             Example:
               hivemind cluster snapshot save
@@ -31,7 +31,13 @@ struct ClusterSnapshotSave: AsyncParsableCommand {
 struct ClusterSnapshotList: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ls", abstract: "List the snapshots of the node that answers.",
-        discussion: "Example:\n  hivemind cluster snapshot ls", aliases: ["list"])
+        discussion: """
+            KIND says who wanted it: `scheduled` ones are taken daily and seven are kept, `manual` ones by `cluster \
+            snapshot save`, `log` ones by the node itself so that its log can be cut.
+
+            Example:
+              hivemind cluster snapshot ls
+            """, aliases: ["list"])
 
     @OptionGroup(title: "Common") var global: GlobalOptions
 
@@ -41,12 +47,14 @@ struct ClusterSnapshotList: AsyncParsableCommand {
         let now = output.terminal.now()
         let table = Table(
             [
-                "NAME", .init("INDEX", right: true), .init("TERM", right: true), .init("SIZE", right: true), "AGE",
+                "NAME", "KIND", .init("INDEX", right: true), .init("TERM", right: true), .init("SIZE", right: true),
+                "AGE",
                 .wide("SHA256"), "PATH",
             ],
             list.value.items.map { snapshot in
                 [
-                    Cell(snapshot.name), Cell(snapshot.index), Cell(snapshot.term), Cell(Format.bytes(snapshot.bytes)),
+                    Cell(snapshot.name), Cell(snapshot.kind.rawValue), Cell(snapshot.index), Cell(snapshot.term),
+                    Cell(Format.bytes(snapshot.bytes)),
                     Cell(Format.age(snapshot.createdAt, now: now)), Cell(snapshot.sha256), Cell(snapshot.path),
                 ]
             })

@@ -44,6 +44,7 @@ struct ClusterStatus: AsyncParsableCommand {
         block.add("term", cluster.term)
         block.add("committed", cluster.commitIndex)
         block.add("nodes", cluster.nodes)
+        if let downAfter = cluster.downAfter { block.add("down after", "\(downAfter) of silence") }
         block.add(
             "this node",
             cluster.leader == node.node ? "\(node.node), \(node.role), leader" : "\(node.node), \(node.role)")

@@ -5,8 +5,8 @@ internal import Model
 
 struct AdminCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "admin", abstract: "Look into what a stopped daemon left on disk.",
-        subcommands: [AdminLogCommand.self])
+        commandName: "admin", abstract: "Back the cluster up, restore it, look into what a daemon left on disk.",
+        subcommands: [AdminBackup.self, AdminRestore.self, AdminLogCommand.self])
 }
 
 struct AdminLogCommand: ParsableCommand {

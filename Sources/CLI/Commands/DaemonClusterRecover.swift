@@ -10,8 +10,9 @@ struct ClusterRecover: AsyncParsableCommand {
         discussion: """
             Works on the data directory of a stopped daemon. First look at every survivor with --dry-run and choose the \
             one with the highest last entry: term first, then index. What only the lost members held is lost; all this \
-            survivor holds is kept, and the apps are not touched. The directory is backed up first. The other \
-            survivors are refused afterwards: empty their data directories and add them anew. Interrupted, run it again.
+            survivor holds is kept, and the apps are not touched. The directory is backed up first. In a cluster \
+            formed from tokens the other nodes that are up go on in the new one by themselves; members from a list of peers \
+            are refused: empty their data directories and add them anew. Interrupted, run it again.
 
             Examples:
               hivemind cluster recover --dry-run
@@ -22,6 +23,11 @@ struct ClusterRecover: AsyncParsableCommand {
     var dryRun = false
     @Flag(name: [.customShort("y"), .long], help: "Do not ask.")
     var yes = false
+    @Option(
+        help: ArgumentHelp(
+            "File with the recovery code, - for standard input: for a survivor that does not hold the cluster's key.",
+            valueName: "file"), completion: .file())
+    var recoveryCodeFile: String?
     @OptionGroup(title: "Common") var options: OfflineOptions
 
     func run() async throws {
@@ -35,7 +41,8 @@ struct ClusterRecover: AsyncParsableCommand {
         if !output.format.isForPrograms { output.terminal.note(Self.block(found).rendered(.plain)) }
         try output.terminal.confirm(
             "make `\(found.node)` a cluster of its own and give up every other member", yes: yes)
-        let done = try Offline.run { try Recovery.recover(dataDirectory: directory) }
+        let code = try recoveryCodeFile.map { try RestoreChoice.code(in: $0, output.terminal) }
+        let done = try Offline.run { try Recovery.recover(dataDirectory: directory, code: code) }
         try output.show(json: Array(try JSON.encode(done)), names: [done.result?.clusterId ?? done.node]) { style in
             var block = Block()
             if let result = done.result {
@@ -48,7 +55,9 @@ struct ClusterRecover: AsyncParsableCommand {
             }
             return block.rendered(style)
         }
-        output.note("the peer list of the old cluster is void: start this node without --peers, or with a new list")
+        output.note(
+            "nodes that came by a token follow by themselves; a peer list of the old cluster is void: start this node "
+                + "without --peers, or with a new list")
         output.next("daemon --data-dir \(directory)")
     }
 

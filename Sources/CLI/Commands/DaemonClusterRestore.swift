@@ -18,11 +18,7 @@ struct ClusterSnapshotRestore: AsyncParsableCommand {
 
     @Argument(help: "The snapshot, NAME.sqlite.", completion: .file(extensions: ["sqlite"]))
     var file: String
-    @Option(
-        help: ArgumentHelp(
-            "Which node of the snapshot this machine is (default the one of the host's name, or the only one).",
-            valueName: "name"))
-    var node: String?
+    @OptionGroup var choice: RestoreChoice
     @OptionGroup(title: "Common") var options: OfflineOptions
 
     func run() async throws {
@@ -30,20 +26,16 @@ struct ClusterSnapshotRestore: AsyncParsableCommand {
         let terminal = output.terminal
         let directory = options.directory(terminal)
         let path = file.hasPrefix("/") ? file : MountParser.normalized("\(terminal.workingDirectory)/\(file)")
-        let wanted = node
-        let report = try Offline.run {
-            try Restoration.restore(file: path, dataDirectory: directory, node: wanted)
+        let report = try restoring(terminal) { options in
+            try Restoration.restore(file: path, dataDirectory: directory, options: options)
         }
-        try output.show(json: Array(try JSON.encode(report)), names: [report.clusterId]) { style in
-            var block = Block()
-            block.add("cluster", report.clusterId)
-            block.add("node", report.node)
-            block.add("directory", report.directory)
-            block.add("snapshot", "\(report.snapshot) of \(report.createdAt)")
-            block.add("entry", "\(report.snapshotIndex) of term \(report.snapshotTerm)")
-            block.add("index", report.index)
-            return block.rendered(style)
-        }
-        output.next("daemon --data-dir \(directory)")
+        try report.show(output)
+    }
+
+    private func restoring(
+        _ terminal: Terminal, _ body: (RestorationOptions) throws -> RestorationReport
+    ) throws -> RestorationReport {
+        let options = try choice.options(terminal)
+        return try Offline.run { try body(options) }
     }
 }

@@ -43,6 +43,11 @@ struct DaemonCommand: AsyncParsableCommand {
     var compareInterval: String?
     @Option(
         help: ArgumentHelp(
+            "Time between two snapshots of the state that are kept, or off (default 24h; seven are kept).",
+            valueName: "time"))
+    var snapshotInterval: String?
+    @Option(
+        help: ArgumentHelp(
             "Addresses of containers, for a new data directory (default 10.210.0.0/16).", valueName: "cidr"))
     var containerSubnet: String?
     @Option(
@@ -57,8 +62,7 @@ struct DaemonCommand: AsyncParsableCommand {
     static let standardFile = "/etc/hivemind/daemon.yaml"
     static let keys = [
         "data-dir", "socket", "containerd", "runtime", "peers", "node-name", "log-level", "compare-interval",
-        "container-subnet",
-        "virtual-subnet",
+        "snapshot-interval", "container-subnet", "virtual-subnet",
     ]
 
     func run() async throws {
@@ -100,6 +104,11 @@ struct DaemonCommand: AsyncParsableCommand {
         }
         if let text = value(compareInterval, "COMPARE_INTERVAL") {
             result.compareInterval = .milliseconds(try DurationParser.milliseconds(text, flag: "--compare-interval"))
+        }
+        if let text = value(snapshotInterval, "SNAPSHOT_INTERVAL") {
+            result.snapshotInterval =
+                text == "off"
+                ? nil : .milliseconds(try DurationParser.milliseconds(text, flag: "--snapshot-interval"))
         }
         if let text = value(containerSubnet, "CONTAINER_SUBNET") {
             result.ranges.containers = try subnet(text, "--container-subnet")

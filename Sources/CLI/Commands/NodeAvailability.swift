@@ -77,7 +77,8 @@ struct NodeDrain: AsyncParsableCommand {
         commandName: "drain", abstract: "Move a node's tasks elsewhere and place none there.",
         discussion: """
             A replacement runs before what it replaces is stopped. Tasks that write a volume of the node stay: their data
-            is there. It waits until the others are gone; Ctrl-C ends the waiting, not the moving.
+            is there. It waits until the others are gone; Ctrl-C ends the waiting, not the moving. When only tasks are
+            left that stay, it ends with 7 and says which and why.
 
             Example:
               hivemind node drain beta
@@ -96,6 +97,7 @@ struct NodeDrain: AsyncParsableCommand {
         let view: Answer<NodeView> = try await client.send(
             "PATCH", "/v1/nodes/\(Client.escape(name))", body: NodePatch(availability: "drained"))
         var left = Int.max
+        var staying = Staying()
         while !noWait {
             let tasks: Answer<ItemList<TaskView>> = try await client.get("/v1/tasks")
             let mine = tasks.value.items.filter { $0.node == view.value.name }
@@ -104,6 +106,7 @@ struct NodeDrain: AsyncParsableCommand {
                 left = mine.count
                 output.terminal.note("\(left) tasks are still on `\(view.value.name)`")
             }
+            if try await Self.stays(mine, on: view.value.name, client, &staying) { break }
             guard ContinuousClock.now < end else {
                 let first = mine[0]
                 throw CLIError(
@@ -113,7 +116,47 @@ struct NodeDrain: AsyncParsableCommand {
             }
             try await Task.sleep(for: .milliseconds(200))
         }
+        if !staying.items.isEmpty {
+            let told = staying.items.prefix(8).map { "\($0.about): \($0.reason?.message ?? "")" }
+            let rest = staying.items.count > 8 ? "; and \(staying.items.count - 8) more" : ""
+            throw CLIError(
+                .conflict,
+                "`\(view.value.name)` takes no tasks any more, but \(staying.items.count) of its own stay: "
+                    + told.joined(separator: "; ") + rest,
+                hint: staying.items.lazy.compactMap { $0.reason?.hint }.first
+                    ?? "hivemind why node \(view.value.name)")
+        }
         try output.show(json: view.body, names: [view.value.name]) { _ in "node `\(view.value.name)` is drained\n" }
         output.next("node uncordon \(view.value.name)", "node ls")
+    }
+
+    /// What does not go, and since when nothing else is left.
+    private struct Staying {
+        var items: [WhyView.Item] = []
+        var since: ContinuousClock.Instant?
+    }
+
+    /// Nodes may come back in a moment, so that no place is final only after a while.
+    private static let stayingFor = Duration.seconds(5)
+
+    /// Whether nothing is left to wait for: all tasks stay, as the node says.
+    private static func stays(
+        _ tasks: [TaskView], on node: String, _ client: Client, _ staying: inout Staying
+    ) async throws -> Bool {
+        let why: Answer<WhyView> = try await client.get("/v1/why/node/\(Client.escape(node))")
+        let items = why.value.items.filter { $0.about.hasPrefix("task ") }
+        let kept = items.filter { $0.reason.map { $0.code != .nodeDrained } ?? false }
+        guard !items.isEmpty, kept.count == items.count else {
+            staying = Staying()
+            return false
+        }
+        let now = ContinuousClock.now
+        let since = staying.since ?? now
+        staying.since = since
+        guard kept.allSatisfy({ $0.reason?.code == .volumeElsewhere }) || now - since >= stayingFor else {
+            return false
+        }
+        staying.items = kept
+        return true
     }
 }

@@ -7,7 +7,8 @@ struct AppCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "app", abstract: "Deploy and look after apps.",
         subcommands: [
-            AppDeploy.self, AppList.self, AppInfo.self, AppScale.self, AppRestart.self, AppLogs.self, AppDelete.self,
+            AppDeploy.self, AppList.self, AppInfo.self, AppScale.self, AppRestart.self, AppRebalance.self, AppLogs.self,
+            AppDelete.self,
         ])
 }
 
@@ -33,8 +34,8 @@ struct NodeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "node", abstract: "Look after the machines.",
         subcommands: [
-            NodeList.self, NodeInfo.self, NodeLabel.self, NodeTaint.self, NodeCordon.self, NodeUncordon.self,
-            NodeDrain.self, NodeRemove.self,
+            NodeList.self, NodeInfo.self, NodeLabel.self, NodeTaint.self, NodeRole.self, NodeCordon.self,
+            NodeUncordon.self, NodeDrain.self, NodeRemove.self,
         ])
 }
 
@@ -60,7 +61,7 @@ struct ClusterCommand: ParsableCommand {
         commandName: "cluster", abstract: "Look after the members that agree on the state.",
         subcommands: [
             ClusterInit.self, ClusterJoin.self, ClusterLeave.self, ClusterTokenCommand.self, ClusterStatus.self,
-            ClusterTransferLeader.self, ClusterSnapshotCommand.self, ClusterRecover.self,
+            ClusterSet.self, ClusterTransferLeader.self, ClusterSnapshotCommand.self, ClusterRecover.self,
         ])
 }
 

@@ -22,16 +22,18 @@ struct TaskList: AsyncParsableCommand {
         let output = try global.result(namespace: scope.namespace)
         let client = global.client(namespace: scope.namespace)
         let name = app.name ?? app.nameOption
-        let tasks: Answer<ItemList<TaskView>> = try await client.get(
+        let tasks: Answer<TaskListView> = try await client.get(
             "/v1/tasks", [("app", name), ("all", all ? "true" : nil)] + read.query)
-        if let name, tasks.value.items.isEmpty {
+        let unplaced = tasks.value.unplaced ?? []
+        if let name, tasks.value.items.isEmpty, unplaced.isEmpty {
             // An app without tasks and no app at all look the same in this list.
             let _: Answer<AppView> = try await client.get(
                 "/v1/apps/\(Client.escape(name))", [("consistency", read.consistency?.rawValue ?? "local")])
         }
         try output.show(json: tasks.body, names: tasks.value.items.map(\.id.raw)) {
-            AppText.tasks(tasks.value.items, now: output.terminal.now()).rendered($0)
+            AppText.tasks(tasks.value.items, unplaced: unplaced, now: output.terminal.now()).rendered($0)
         }
+        if let missing = unplaced.first { return output.next("why app \(missing.app)", afterReading: true) }
         guard let first = tasks.value.items.first else {
             return output.next(all ? "app ls" : "ps --all", afterReading: true)
         }

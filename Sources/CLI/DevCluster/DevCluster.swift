@@ -108,12 +108,20 @@ struct DevCluster: Codable {
             }
             usleep(20_000)
         }
-        DevSweep.unmount(below: directory)
         for node in nodes { _ = try HostCommand.output(["ip", "netns", "delete", node.netns]) }
         for number in nodes.indices { _ = try HostCommand.output(["ip", "link", "delete", "\(bridge)p\(number + 1)"]) }
         _ = try HostCommand.output(["ip", "link", "delete", bridge])
         DevSweep.remove(groups)
-        try FileManager.default.removeItem(atPath: directory)
+        // What was being mounted when its maker was killed may still come.
+        for attempt in 1...20 {
+            DevSweep.unmount(below: directory)
+            do {
+                return try FileManager.default.removeItem(atPath: directory)
+            } catch {
+                guard attempt < 20 else { throw error }
+                usleep(50_000)
+            }
+        }
     }
 }
 

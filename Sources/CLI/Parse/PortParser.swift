@@ -1,12 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Model
 
-/// `[HOST:]CONTAINER[/tcp|/udp]`
+/// `[HOST:]CONTAINER[/tcp|/udp]`, or Compose's long form: `target=80,published=8080,protocol=tcp,mode=host`.
 enum PortParser {
-    static let form = "write [HOST:]CONTAINER[/udp], as 8080:80, 80 or 5353:53/udp"
+    static let form =
+        "write [HOST:]CONTAINER[/udp], as 8080:80, 80 or 5353:53/udp, or target=80,published=8080,mode=host"
 
     static func port(_ text: String) throws(CLIError) -> PortSpec {
+        text.contains("=") ? try long(text) : try short(text, within: text)
+    }
+
+    private static func long(_ text: String) throws(CLIError) -> PortSpec {
         func refuse(_ why: String, hint: String = form) -> CLIError { .usage("--port `\(text)`: \(why)", hint: hint) }
+        var fields: [String: String] = [:]
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let halves = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard halves.count == 2 else { throw refuse("`\(part)` is no NAME=VALUE") }
+            let name = String(halves[0])
+            guard ["target", "published", "protocol", "mode"].contains(name) else {
+                throw refuse("`\(name)` is none of target, published, protocol and mode")
+            }
+            guard fields.updateValue(String(halves[1]), forKey: name) == nil else {
+                throw refuse("`\(name)` is given twice")
+            }
+        }
+        guard let target = fields["target"] else { throw refuse("the port of the container is missing (target=80)") }
+        let mode = fields["mode"].map(PortMode.init(rawValue:)) ?? .ingress
+        guard let mode else { throw refuse("`\(fields["mode"] ?? "")` is neither ingress nor host") }
+        if mode == .host, fields["published"] == nil {
+            throw refuse("in mode host the port of the node must be named", hint: "add published=\(target)")
+        }
+        let published = fields["published"].map { "\($0):" } ?? ""
+        var port = try short("\(published)\(target)/\(fields["protocol"] ?? "tcp")", within: text)
+        port.mode = mode
+        return port
+    }
+
+    /// - Parameter whole: as it was written, for errors.
+    private static func short(_ text: String, within whole: String) throws(CLIError) -> PortSpec {
+        func refuse(_ why: String, hint: String = form) -> CLIError { .usage("--port `\(whole)`: \(why)", hint: hint) }
         let halves = text.split(separator: "/", omittingEmptySubsequences: false)
         guard halves.count <= 2 else { throw refuse("has more than one `/`") }
         var transport = PortProtocol.tcp

@@ -56,10 +56,10 @@ enum Format {
         return Cell("\(counts.ready)/\(counts.desired)", paint)
     }
 
-    /// `8080->80/tcp, 53/udp`
+    /// `8080->80/tcp, 53/udp, host:443->443/tcp`
     static func ports(_ ports: [PortView]) -> String {
         ports.map { port in
-            "\(port.hostPort.map { "\($0)->" } ?? "")\(port.containerPort)/\(port.protocol.rawValue)"
+            "\(port.mode == .host ? "host:" : "")\(port.hostPort.map { "\($0)->" } ?? "")\(port.containerPort)/\(port.protocol.rawValue)"
         }.joined(separator: ", ")
     }
 

@@ -68,6 +68,7 @@ struct APIReply: Sendable {
 
 extension HTTPField.Name {
     static let hivemindIndex = hivemind("Hivemind-Index")
+    static let hivemindLeaderless = hivemind("Hivemind-Leaderless-Milliseconds")
     static let lastEventID = hivemind("Last-Event-ID")
     static let requestID = hivemind("X-Request-Id")
 

@@ -9,6 +9,7 @@ struct APIRequest: Sendable {
     let id: String
     let backend: any Backend
     let metrics: APIMetrics
+    let caller: Caller
     /// From the path.
     let names: [String: String]
     let query: [String: String]
@@ -20,15 +21,19 @@ struct APIRequest: Sendable {
     var archive: String?
 
     init(
-        id: String, backend: any Backend, metrics: APIMetrics, names: [String: String], query: String?,
+        id: String, backend: any Backend, metrics: APIMetrics, caller: Caller, names: [String: String], query: String?,
         headers: HTTPFields
     ) throws(Problem) {
         self.id = id
         self.backend = backend
         self.metrics = metrics
+        self.caller = caller
         self.names = names
         self.headers = headers
-        self.query = try Self.decoded(query ?? "")
+        var decoded = try Self.decoded(query ?? "")
+        // Whoever is bound to a namespace means that one.
+        if decoded["namespace"] == nil, let own = caller.namespace { decoded["namespace"] = own }
+        self.query = decoded
         consistency = try Self.consistency(self.query["consistency"])
     }
 
@@ -55,6 +60,39 @@ struct APIRequest: Sendable {
             if result[key] == nil { result[key] = value }
         }
         return result
+    }
+}
+
+// MARK: Who asks
+
+extension APIRequest {
+    /// For what is only known once it was found: an object of another namespace is none to a caller that is bound to one.
+    func isVisible(_ namespace: String) -> Bool { caller.namespace.map { $0 == namespace } ?? true }
+
+    /// - Throws: `forbidden`.
+    func permit(_ verb: Authorization.Verb, _ kind: Authorization.Kind) throws(Problem) {
+        try Authorization.judge(caller, verb, kind, namespace: query["namespace"])
+    }
+}
+
+// MARK: What would be ignored
+
+extension APIRequest {
+    /// A write that is asked for with care is not made without.
+    /// - Throws: `badRequest`.
+    func refuseUnheeded(_ route: Route) throws(Problem) {
+        guard route.method != .get, route.reads == nil else { return }
+        if try flag("dry_run") {
+            throw Problem(
+                .badRequest, "dry_run is not possible here: nothing was changed",
+                hint: "leave it out to make the change")
+        }
+        guard !route.takesCondition else { return }
+        for name in [HTTPField.Name.ifMatch, .ifNoneMatch] where headers[name] != nil {
+            throw Problem(
+                .badRequest, "\(name.canonicalName) is not possible on this write: nothing was changed",
+                hint: "apps and configs can be changed under a condition; leave it out here")
+        }
     }
 }
 

@@ -20,6 +20,7 @@ struct APIServer: Service {
     let logger: Logger
     let version: VersionView
     let limits: RequestLimits
+    let metrics: APIMetrics
     /// Called once, when clients can connect.
     let onListening: @Sendable () async -> Void
 
@@ -29,7 +30,7 @@ struct APIServer: Service {
     init(
         socketPath: String, dataDirectory: String, backend: any Backend,
         eventLoopGroup: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton, logger: Logger,
-        version: VersionView, limits: RequestLimits = RequestLimits(),
+        version: VersionView, limits: RequestLimits = RequestLimits(), metrics: APIMetrics = APIMetrics(),
         onListening: @escaping @Sendable () async -> Void = {}
     ) {
         self.socketPath = socketPath
@@ -39,6 +40,7 @@ struct APIServer: Service {
         self.logger = logger
         self.version = version
         self.limits = limits
+        self.metrics = metrics
         self.onListening = onListening
     }
 
@@ -46,7 +48,7 @@ struct APIServer: Service {
         RouteTable(
             routes: AppRoutes.all + TaskRoutes.all + VolumeRoutes.all + ImageRoutes.all + ConfigRoutes.all
                 + NodeRoutes.all + ClusterRoutes.all + MembershipRoutes.all + SecurityRoutes.all + NetworkRoutes.all
-                + EventRoutes.all
+                + EventRoutes.all + TokenRoutes.all
                 + SystemRoutes.all(version: version))
     }
 
@@ -56,15 +58,9 @@ struct APIServer: Service {
         let spool = Spool(dataDirectory: dataDirectory, limits: limits)
         try spool.prepare()
         let responder = Responder(
-            routes: Self.routes(version: version), backend: backend, spool: spool, limits: limits,
-            metrics: APIMetrics(), logger: logger)
-        var http = HTTP1Channel.Configuration(idleTimeout: .seconds(75))
-        http.httpDecoder = .init(maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100)
-        let connection = LoopBoundConnection(
-            base: HTTP1Channel(
-                responder: { request, writer, channel in try await responder.respond(request, writer, channel) },
-                configuration: http),
-            drain: limits.drain + .seconds(1))
+            routes: Self.routes(version: version), authentication: .socket, backend: backend, spool: spool,
+            limits: limits, metrics: metrics, logger: logger)
+        let connection = LoopBoundConnection(responder)
         let opened = OpenedFlag()
         let server = connection.server(
             configuration: ServerConfiguration(

@@ -15,16 +15,18 @@ enum AppRoutes {
             let app = try await request.backend.app(key)
             return try .json(app, index: index, version: app.version)
         },
-        Route(.put, "/v1/apps/{name}", body: .json) { request in
+        Route(.put, "/v1/apps/{name}", body: .json, takesCondition: true) { request in
             let condition = try request.condition()
             let body = try request.json(PutAppRequest.self)
             let spec = try Validation.app(AppSpec(key: try request.key("app"), services: body.services))
+            try Authorization.judge(request.caller, spec)
             let written = try await request.backend.putApp(
                 spec.key, PutAppRequest(services: spec.services), condition)
             return try accepted(written, written.operation == nil ? .ok : .accepted)
         },
-        Route(.delete, "/v1/apps/{name}") { request in
-            APIReply(.accepted, index: try await request.backend.deleteApp(try request.key("app")))
+        Route(.delete, "/v1/apps/{name}", takesCondition: true) { request in
+            let key = try request.key("app"), condition = try request.condition()
+            return APIReply(.accepted, index: try await request.backend.deleteApp(key, condition))
         },
         Route(.post, "/v1/apps/{name}/scale", body: .json) { request in
             let key = try request.key("app")
@@ -46,7 +48,12 @@ enum AppRoutes {
         },
         Route(.get, "/v1/operations/{id}", reads: .linearizable) { request in
             let index = await request.backend.appliedIndex()
-            return try .json(try await request.backend.operation(request.names["id"] ?? ""), index: index)
+            let id = request.names["id"] ?? ""
+            let operation = try await request.backend.operation(id)
+            guard request.isVisible(operation.namespace) else {
+                throw Problem(.notFound, "no operation \(Validation.shown(id))")
+            }
+            return try .json(operation, index: index)
         },
     ]
 

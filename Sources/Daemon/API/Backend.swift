@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Model
+internal import Store
 
 /// What the API can ask of the node. Routes turn HTTP into these calls and their results into HTTP, nothing else.
 ///
@@ -7,6 +8,8 @@ internal import Model
 protocol Backend: Sendable {
     /// What is read here from now on shows every entry through it.
     var appliedIndex: UInt64 { get }
+    /// For how long this node has known no leader; nil while it knows one.
+    var leaderlessMilliseconds: Int64? { get }
     /// Waits until what is read here afterwards is as current as asked. Nothing to wait for with `.local`.
     /// - Returns: the entry through which a state is as current as asked; 0 when any is.
     /// - Throws: `noLeader` when nobody confirmed it in bounded time; `busy`.
@@ -23,7 +26,7 @@ protocol Backend: Sendable {
     func scaleApp(_ key: ObjectKey, _ request: ScaleRequest) async throws -> Written<AppView>
     func restartApp(_ key: ObjectKey) async throws -> Written<AppView>
     /// Starts the removal; the app is listed as `deleting` until its last task is gone.
-    func deleteApp(_ key: ObjectKey) async throws -> UInt64
+    func deleteApp(_ key: ObjectKey, _ condition: WriteCondition) async throws -> UInt64
     func operation(_ id: String) async throws -> OperationView
     /// - Throws: `notFound` for an unknown app, service or task before the first line.
     func logs(_ key: ObjectKey, _ filter: LogFilter) async throws -> AsyncThrowingStream<AppLogLine, any Error>
@@ -32,7 +35,7 @@ protocol Backend: Sendable {
     func services(namespace: String?, app: String?) async throws -> ItemList<ServiceView>
     func service(_ key: ObjectKey, app: String?) async throws -> ServiceView
     /// Without `all`, only tasks that have not ended.
-    func tasks(namespace: String?, app: String?, all: Bool) async throws -> ItemList<TaskView>
+    func tasks(namespace: String?, app: String?, all: Bool) async throws -> TaskListView
     /// By id or a prefix of it that only one task has.
     func task(_ idOrPrefix: String) async throws -> TaskView
 
@@ -47,10 +50,13 @@ protocol Backend: Sendable {
     /// Hands leadership to the member of that name or id, nil for the voter that is furthest, and waits for the result.
     /// - Throws: `notFound` for no member, `conflict` for one that does not vote, `timeout`, `noLeader`.
     func transferLeader(to member: String?) async throws -> LeaderView
+    func patchCluster(_ patch: ClusterPatch) async throws -> ClusterView
     /// Of this node, newest first.
     func snapshots() async throws -> ItemList<SnapshotView>
     /// Takes one of the state as it is now; running writes are not held up.
     func takeSnapshot() async throws -> SnapshotView
+    /// Everything the cluster is, as this node has it, made while it is read.
+    func backup() async throws -> BackupStream
     func isReady() async -> Bool
 
     // Coming and going. The node that founds, joins or leaves begins another life after the answer.
@@ -64,6 +70,10 @@ protocol Backend: Sendable {
     /// For a machine that wants to know whether it could join.
     func preflight(_ question: PreflightQuestion) async throws -> PreflightAnswer
     func authorities() async throws -> AuthorityView
+    /// What a node of a cluster that lost its quorum is here.
+    func succession(of cluster: String, node: NodeID) async throws -> SuccessionView
+    /// For a node that others do not take any more, whoever leads.
+    func renew(_ proof: IdentityProof) async throws -> JoinWelcome
     func createJoinToken(_ request: JoinTokenRequest) async throws -> JoinTokenView
     func joinTokens() async throws -> ItemList<JoinTokenView>
     func revokeJoinToken(_ id: String) async throws -> UInt64
@@ -76,6 +86,8 @@ protocol Backend: Sendable {
     /// Begins to exchange the authority.
     /// - Throws: `conflict` while it is exchanged already.
     func rotateAuthority() async throws -> CertificatesView
+    /// - Parameter begins: false only plans.
+    func rebalance(namespace: String?, app: String?, begins: Bool) async throws -> RebalanceView
     func patchNode(_ nameOrID: String, _ patch: NodePatch) async throws -> NodeView
 
     // The network
@@ -83,6 +95,15 @@ protocol Backend: Sendable {
     /// The way from every node to every other one, tried out now.
     func diagnoseNetwork() async throws -> NetworkDoctorView
     func checkAddresses() async throws -> AddressCheckView
+
+    // Who asks
+    /// As this node knows it: nobody else is needed.
+    func apiToken(_ id: String) async throws -> APITokenRow?
+    /// Name of the node of this cluster that is named by one of the alternative names of a certificate.
+    func node(named names: [String]) async throws -> String?
+    func createAPIToken(_ request: APITokenRequest) async throws -> APITokenView
+    func apiTokens() async throws -> ItemList<APITokenView>
+    func revokeAPIToken(_ id: String) async throws -> UInt64
 
     // Volumes
     func volumes(namespace: String?) async throws -> ItemList<VolumeView>
@@ -113,7 +134,7 @@ protocol Backend: Sendable {
     func waitForIndex(beyond index: UInt64, limit: Duration) async throws
 
     // SQL and numbers
-    func query(_ sql: String) async throws -> QueryView
+    func query(_ sql: String, withSecrets: Bool) async throws -> QueryView
     func metrics() async -> String
     /// For the `Hivemind-Index` header.
     func appliedIndex() async -> UInt64

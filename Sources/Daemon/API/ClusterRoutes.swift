@@ -9,6 +9,10 @@ enum ClusterRoutes {
             let index = await request.backend.appliedIndex()
             return try .json(try await request.backend.cluster(), index: index)
         },
+        Route(.patch, "/v1/cluster", body: .json) { request in
+            let view = try await request.backend.patchCluster(try request.json(ClusterPatch.self))
+            return try .json(view, index: await request.backend.appliedIndex())
+        },
         Route(.post, "/v1/cluster/transfer-leader", body: .json) { request in
             // A body is not needed: without one the leader chooses.
             let target = request.body.readableBytes > 0 ? try request.json(TransferLeaderRequest.self).to : nil
@@ -25,6 +29,12 @@ enum ClusterRoutes {
         Route(.post, "/v1/snapshots", isImageWork: true) { request in
             let snapshot = try await request.backend.takeSnapshot()
             return try .json(snapshot, .created, index: await request.backend.appliedIndex())
+        },
+        Route(.post, "/v1/backup", isImageWork: true) { request in
+            let index = try await request.backend.readBarrier(request.consistency ?? .linearizable)
+            var reply = APIReply(.ok, index: index)
+            reply.body = .stream(try await request.backend.backup())
+            return reply
         },
     ]
 }

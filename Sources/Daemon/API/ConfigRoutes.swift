@@ -16,14 +16,14 @@ enum ConfigRoutes {
             let config = try await request.backend.config(key)
             return .json(config, index: index, version: config.version)
         },
-        Route(.put, "/v1/configs/{name...}", body: .json, endsByItself: true) { request in
+        Route(.put, "/v1/configs/{name...}", body: .json, endsByItself: true, takesCondition: true) { request in
             let key = try request.configKey(), condition = try request.condition()
             let body = try request.json(PutConfigRequest.self)
             try Validation.configData(body.data)
             let written = try await request.backend.putConfig(key, body.data, condition)
             return .json(written.value, index: written.index, version: written.value.version)
         },
-        Route(.delete, "/v1/configs/{name...}", endsByItself: true) { request in
+        Route(.delete, "/v1/configs/{name...}", endsByItself: true, takesCondition: true) { request in
             let key = try request.configKey(), condition = try request.condition()
             return APIReply(.noContent, index: try await request.backend.deleteConfig(key, condition))
         },

@@ -25,6 +25,16 @@ struct LoopBoundConnection: ServerChildChannel {
     /// How long a connection may last after shutdown began.
     let drain: Duration
 
+    init(_ responder: Responder) {
+        // Counted from one message to the next: a head that comes byte by byte gains no time.
+        var http = HTTP1Channel.Configuration(idleTimeout: TimeAmount(responder.limits.idle))
+        http.httpDecoder = .init(maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100)
+        base = HTTP1Channel(
+            responder: { request, writer, channel in try await responder.respond(request, writer, channel) },
+            configuration: http)
+        drain = responder.limits.drain + .seconds(1)
+    }
+
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
         base.setup(channel: channel, logger: logger)
     }

@@ -9,6 +9,8 @@ struct RequestLimits: Sendable {
     var ordinary: Duration = .seconds(60)
     /// Pulling and importing images.
     var image: Duration = .seconds(30 * 60)
+    /// A connection without a request ends after it, also one whose handshake or head does not.
+    var idle: Duration = .seconds(75)
     /// What is left for requests once shutdown began.
     var drain: Duration = .seconds(5)
     /// An event stream says at least this often how far it is.

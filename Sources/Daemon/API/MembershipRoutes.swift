@@ -47,11 +47,23 @@ enum MembershipRoutes {
         ] + open
 
     /// For machines that are no nodes yet.
-    static let open: [Route] = [
+    static let open: [Route] = closed.map(\.toAnybody)
+
+    private static let closed: [Route] = [
         Route(.get, "/v1/authority") { request in try .json(try await request.backend.authorities(), index: nil) },
+        // Believed for the certificate it comes with. What does not decide any more does not answer.
+        Route(.get, "/v1/succession/{cluster}/{node}", reads: .linearizable) { request in
+            let found = try await request.backend.succession(
+                of: request.names["cluster"] ?? "", node: NodeID(request.names["node"] ?? ""))
+            return try .json(found, index: nil)
+        },
         Route(.post, "/v1/join", body: .json) { request in
             let application = try request.json(JoinApplication.self)
             return try .json(try await request.backend.admit(application), index: nil)
+        },
+        Route(.post, "/v1/renew", body: .json) { request in
+            let proof = try request.json(IdentityProof.self)
+            return try .json(try await request.backend.renew(proof), index: nil)
         },
         // A token that was just made must be known.
         Route(.post, "/v1/join/check", body: .json, endsByItself: true, reads: .linearizable) { request in

@@ -8,6 +8,7 @@ internal import NIOCore
 /// One request from head to answer: find the route, read the body, run the handler before its deadline, write.
 struct Responder: Sendable {
     let routes: RouteTable
+    let authentication: Authentication
     let backend: any Backend
     let spool: Spool
     let limits: RequestLimits
@@ -16,6 +17,8 @@ struct Responder: Sendable {
 
     /// What is read and forgotten of a body nobody wanted before the connection is closed.
     private static let discardBytesMax: Int64 = 64 << 20
+    /// The same for whoever is not known.
+    private static let strangerBytesMax: Int64 = 64 << 10
 
     /// Thrown to close the connection after the answer was written.
     private struct ConnectionEnds: Error {}
@@ -34,6 +37,8 @@ struct Responder: Sendable {
             var problem = Problem.from(error, logger: named(id))
             problem.requestId = id
             reply = .problem(problem)
+            authentication.note(problem, request, channel)
+            if problem.code == .unauthenticated { reply.headers[.wwwAuthenticate] = "Bearer" }
             if let allow = (error as? RouteFault)?.allow { reply.headers[.allow] = allow }
         }
         reply.headers[.requestID] = id
@@ -70,9 +75,12 @@ struct Responder: Sendable {
         _ channel: any Channel, _ started: NIODeadline
     ) async throws -> APIReply {
         let (route, names) = try routes.find(request.method, path: request.uri.path)
+        let caller = route.isPublic ? .nobody : try await authentication.caller(request, backend, channel)
         var context = try APIRequest(
-            id: id, backend: backend, metrics: metrics, names: names, query: request.uri.query,
+            id: id, backend: backend, metrics: metrics, caller: caller, names: names, query: request.uri.query,
             headers: request.headers)
+        try Authorization.judge(caller, route, namespace: try context.namespaceFilter())
+        try context.refuseUnheeded(route)
         let deadline = started + TimeAmount(route.isImageWork ? limits.image : limits.ordinary)
 
         if route.body != .none {
@@ -114,6 +122,11 @@ struct Responder: Sendable {
             let consistency = request.consistency ?? standard
             if consistency == .linearizable { return try await readWhileConfirmed(route, request) }
             try await request.backend.readBarrier(consistency)
+            if consistency == .local, let alone = request.backend.leaderlessMilliseconds {
+                var reply = try await route.handler(request)
+                reply.headers[.hivemindLeaderless] = String(alone)
+                return reply
+            }
         }
         guard let identity else { return try await route.handler(request) }
         return try await RequestIdentity.$current.withValue(identity) { try await route.handler(request) }
@@ -173,7 +186,8 @@ struct Responder: Sendable {
         if reader.hasBody, !reader.isEnded {
             let timer = channel.eventLoop.scheduleTask(in: .seconds(10)) { channel.close(promise: nil) }
             defer { timer.cancel() }
-            do { try await reader.discard(upTo: Self.discardBytesMax) } catch { throw ConnectionEnds() }
+            let most = reply.status == .unauthorized ? Self.strangerBytesMax : Self.discardBytesMax
+            do { try await reader.discard(upTo: most) } catch { throw ConnectionEnds() }
         }
         if closes || (reader.hasBody && !reader.isEnded) { throw ConnectionEnds() }
     }

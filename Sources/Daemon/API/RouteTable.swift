@@ -30,12 +30,17 @@ struct Route: Sendable {
     var reads: ReadConsistency?
     /// Every wait of the handler has a bound of its own, so that no other has to be watched.
     var endsByItself: Bool
+    /// Whether `If-Match` and `If-None-Match` have a meaning for this write.
+    var takesCondition: Bool
+    /// For whoever asks, also without a token.
+    var isPublic: Bool
     var handler: @Sendable (APIRequest) async throws -> APIReply
 
     /// - Parameter pattern: `/v1/apps/{name}/logs`; `{name...}` takes the rest of the path.
     init(
         _ method: HTTPRequest.Method, _ pattern: String, body: Body = .none, isImageWork: Bool = false,
-        endsByItself: Bool = false, reads: ReadConsistency? = nil,
+        endsByItself: Bool = false, reads: ReadConsistency? = nil, takesCondition: Bool = false,
+        isPublic: Bool = false,
         handler: @escaping @Sendable (APIRequest) async throws -> APIReply
     ) {
         self.method = method
@@ -43,12 +48,21 @@ struct Route: Sendable {
         self.isImageWork = isImageWork
         self.reads = reads
         self.endsByItself = endsByItself
+        self.takesCondition = takesCondition
+        self.isPublic = isPublic
         self.handler = handler
         parts = pattern.split(separator: "/").map { part in
             guard part.hasPrefix("{") else { return .text(String(part)) }
             let name = part.dropFirst().dropLast()
             return name.hasSuffix("...") ? .rest(String(name.dropLast(3))) : .name(String(name))
         }
+    }
+
+    /// The same for whoever asks.
+    var toAnybody: Route {
+        var copy = self
+        copy.isPublic = true
+        return copy
     }
 
     /// Names found in the path, or nil when it is another's.

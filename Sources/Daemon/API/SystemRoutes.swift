@@ -8,12 +8,13 @@ enum SystemRoutes {
         [
             Route(.post, "/v1/query", body: .json, reads: .local) { request in
                 let index = await request.backend.appliedIndex()
-                return try .json(
-                    try await request.backend.query(try request.json(QueryRequest.self).sql), index: index)
+                let answer = try await request.backend.query(
+                    try request.json(QueryRequest.self).sql, withSecrets: request.caller.role == .admin)
+                return try .json(answer, index: index)
             },
-            Route(.get, "/version") { _ in try .json(version) },
-            Route(.get, "/health") { _ in try .json(["status": "ok"]) },
-            Route(.get, "/ready") { request in
+            Route(.get, "/version", isPublic: true) { _ in try .json(version) },
+            Route(.get, "/health", isPublic: true) { _ in try .json(["status": "ok"]) },
+            Route(.get, "/ready", isPublic: true) { request in
                 guard await request.backend.isReady() else {
                     throw Problem(
                         .runtimeUnavailable, "this node is not ready yet", hint: "GET /v1/status says what is missing")

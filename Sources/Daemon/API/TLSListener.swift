@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import HummingbirdCore
 internal import Logging
+internal import Model
 internal import NIOCore
 internal import NIOPosix
 internal import NIOSSL
 internal import ServiceLifecycle
 
-/// What of the API is there over TLS on TCP: so far what machines need that are to join. Everything else is on the socket.
+/// The API over TLS on TCP: for whoever shows a token, or a certificate of the cluster.
 struct TLSListener: Service {
     let address: PeerAddress
     let dataDirectory: String
@@ -14,27 +15,28 @@ struct TLSListener: Service {
     let certificates: PeerCertificates
     let eventLoopGroup: any EventLoopGroup
     let logger: Logger
+    let version: VersionView
     let limits: RequestLimits
+    let metrics: APIMetrics
+    /// Called once with the port, when clients can connect.
+    var onListening: @Sendable (Int) async -> Void = { _ in }
 
     func run() async throws {
         let spool = Spool(dataDirectory: dataDirectory, limits: limits)
         let responder = Responder(
-            routes: RouteTable(routes: MembershipRoutes.open), backend: backend, spool: spool, limits: limits,
-            metrics: APIMetrics(), logger: logger)
-        var http = HTTP1Channel.Configuration(idleTimeout: .seconds(75))
-        http.httpDecoder = .init(maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100)
-        let plain = LoopBoundConnection(
-            base: HTTP1Channel(
-                responder: { request, writer, channel in try await responder.respond(request, writer, channel) },
-                configuration: http),
-            drain: limits.drain + .seconds(1))
+            routes: APIServer.routes(version: version), authentication: .remote(LogGate(logger)), backend: backend,
+            spool: spool, limits: limits, metrics: metrics, logger: logger)
+        let plain = LoopBoundConnection(responder)
         var quiet = logger
         quiet.logLevel = max(quiet.logLevel, .notice)
         let server = TLSConnection(base: plain, certificates: certificates).server(
             configuration: ServerConfiguration(
                 address: .hostname(address.host, port: address.port),
                 availableConnectionsDelegate: .maximum(limits.connectionsMax, logger: logger)),
-            onServerRunning: { _ in logger.info("api listens", metadata: ["address": "\(address)"]) },
+            onServerRunning: { channel in
+                logger.info("api listens", metadata: ["address": "\(address)"])
+                await onListening(channel.localAddress?.port ?? address.port)
+            },
             eventLoopGroup: eventLoopGroup, logger: quiet)
         try await server.run()
     }

@@ -12,7 +12,10 @@ enum TaskRoutes {
         },
         Route(.get, "/v1/tasks/{id}", reads: .linearizable) { request in
             let index = await request.backend.appliedIndex()
-            return try .json(try await request.backend.task(request.names["id"] ?? ""), index: index)
+            let id = request.names["id"] ?? ""
+            let task = try await request.backend.task(id)
+            guard request.isVisible(task.namespace) else { throw Problem(.notFound, "no task \(Validation.shown(id))") }
+            return try .json(task, index: index)
         },
         Route(.get, "/v1/services", reads: .local) { request in
             let list = try await request.backend.services(

@@ -13,6 +13,9 @@ internal import Synchronization
 /// nobody is at the core: one client alone does not wait until a thread wakes. Writes go to the log's thread, committed
 /// entries to the state's, messages to the peers. Messages a write unlocks leave from the log's thread, so that an
 /// acknowledgement does not wait for a turn.
+///
+/// An observer has no part in consensus: until `begin` there is no core, every question is answered as by a member that
+/// does not lead, and messages are dropped.
 final class ConsensusOwner: Sendable {
     /// What others may know of consensus without asking it.
     struct Status: Sendable {
@@ -25,6 +28,8 @@ final class ConsensusOwner: Sendable {
         var baseIndex: UInt64 = 0
         var configuration: ConfigurationPoint?
         var progress: [MemberProgress] = []
+        /// This node is no member of the log: term, leader and commit are what a member told it.
+        var isObserver = false
     }
 
     /// Where outputs go. Called on the thread, in order.
@@ -49,7 +54,8 @@ final class ConsensusOwner: Sendable {
 
     /// What a turn works on.
     private struct Core {
-        var raft: RaftNode
+        /// Nil for an observer.
+        var raft: RaftNode?
         var sinks: Sinks?
         var nextTick: Int64 = 0
         /// Proposals for the next batch.
@@ -61,7 +67,8 @@ final class ConsensusOwner: Sendable {
 
         /// A batch of this leader is on its way and not for long.
         func gathers(now: Int64) -> Bool {
-            now < gatherUntil && raft.isLeader && raft.commitIndex < raft.lastPosition.index
+            guard let raft else { return false }
+            return now < gatherUntil && raft.isLeader && raft.commitIndex < raft.lastPosition.index
         }
     }
 
@@ -75,15 +82,30 @@ final class ConsensusOwner: Sendable {
     private let log: Logger
     private let peers: Mutex<(any PeerLink)?> = Mutex(nil)
 
-    init(raft: RaftNode, writer: LogWriter, proposals: Proposals, log: Logger) {
+    /// - Parameters:
+    ///   - raft: nil for an observer.
+    ///   - meta: of the state.
+    init(raft: RaftNode?, meta: MetaRow, writer: LogWriter, proposals: Proposals, log: Logger) {
         core = Mutex(Core(raft: raft))
         self.writer = writer
         self.proposals = proposals
         self.log = log
-        shared = Mutex(Status(term: raft.term, commitIndex: raft.commitIndex, configuration: raft.membership))
+        shared = Mutex(
+            Status(
+                term: raft?.term ?? meta.appliedTerm, commitIndex: raft?.commitIndex ?? meta.appliedIndex,
+                configuration: raft?.membership ?? meta.configuration, isObserver: raft == nil))
     }
 
     var status: Status { shared.withLock { $0 } }
+    /// For how long no leader has been known; nil while one is.
+    var leaderlessMilliseconds: Int64? { leaderlessSince.withLock { $0 }.map { Clock.monotonic() - $0 } }
+    private let leaderlessSince = Mutex<Int64?>(Clock.monotonic())
+
+    private func knows(_ hasLeader: Bool) {
+        leaderlessSince.withLock { since in since = hasLeader ? nil : since ?? Clock.monotonic() }
+    }
+
+    var isObserver: Bool { shared.withLock { $0.isObserver } }
 
     func connect(_ sinks: Sinks) { core.withLock { $0.sinks = sinks } }
     func connect(_ peers: any PeerLink) { self.peers.withLock { $0 = peers } }
@@ -94,6 +116,15 @@ final class ConsensusOwner: Sendable {
     func stop() {
         mailbox.close()
         ended.wait(seconds: 5)
+    }
+
+    /// Lets go of whom it handed outputs to, after `stop`: they hold it in turn.
+    func disconnect() {
+        core.withLock { core in
+            core.isOver = true
+            core.sinks = nil
+        }
+        peers.withLock { $0 = nil }
     }
 
     func put(_ input: Input) {
@@ -132,6 +163,59 @@ final class ConsensusOwner: Sendable {
         peers.withLock { $0 }?.send(messages)
     }
 
+    // MARK: - Outside of the log
+
+    /// What a member told this observer. Nothing happens once it is a member itself.
+    /// - Parameter leader: nil when nobody leads, or no member answers.
+    func heard(term: UInt64, leader: MemberID?, commitIndex: UInt64) {
+        let (isNews, hasLeader) = shared.withLock { status in
+            guard status.isObserver else { return (false, false) }
+            let had = status.leader
+            status.leader = leader
+            status.term = max(status.term, term)
+            status.commitIndex = max(status.commitIndex, commitIndex)
+            return (had != leader, leader != nil)
+        }
+        guard isNews else { return }
+        knows(hasLeader)
+        guard let sinks = core.withLock({ $0.sinks }) else { return }
+        log.info("leader", metadata: ["term": "\(term)", "leader": "\(leader.map { "\($0)" } ?? "none")"])
+        sinks.leadership(NodeCore.Leadership(isReady: false, hasLeader: hasLeader))
+    }
+
+    /// The members, as this observer's state names them.
+    func follow(_ configuration: ConfigurationPoint) {
+        shared.withLock { if $0.isObserver { $0.configuration = configuration } }
+    }
+
+    /// An observer becomes a member: from here on it answers for what is in its log.
+    func begin(_ raft: RaftNode) {
+        core.withLock { core in
+            guard core.raft == nil, !core.isOver else { return }
+            core.raft = raft
+            publish(raft)
+        }
+        mailbox.nudge()
+    }
+
+    /// What a member that does not lead would say.
+    private func refuse(_ inputs: [Input], _ sinks: Sinks) {
+        let leader = status.leader
+        for input in inputs {
+            switch input {
+            case .propose(let proposals):
+                refused(
+                    proposals.map { Raft.Refused(token: $0.token, reason: .notLeader(leader: leader)) }, sinks)
+            case .changeMembership(let token, _):
+                refused([Raft.Refused(token: token, reason: .notLeader(leader: leader))], sinks)
+            case .read(let token): proposals.read([ReadResult(token: token, index: nil)])
+            case .transfer(let token, _):
+                proposals.transferred([TransferResult(token: token, outcome: .notLeader(leader: leader))])
+            default: break
+            }
+        }
+    }
+
     // MARK: - Turns
 
     private func loop() {
@@ -164,6 +248,7 @@ final class ConsensusOwner: Sendable {
             core.nextTick = now + Self.tickMilliseconds
             proposals.expire(now: now)
         }
+        guard core.raft != nil else { return refuse(inputs, sinks) }
         inputs.removeAll { input in
             guard case .propose(let proposals) = input else { return false }
             core.gathered += proposals
@@ -186,9 +271,9 @@ final class ConsensusOwner: Sendable {
     }
 
     private func step(_ core: inout Core, _ inputs: [Input], _ sinks: Sinks) throws(LogError) {
-        let output = core.raft.step(inputs)
+        guard let output = core.raft?.step(inputs) else { return }
         try carryOut(output, sinks)
-        publish(core.raft)
+        if let raft = core.raft { publish(raft) }
         if let change = output.roleChange { changed(change, sinks) }
     }
 
@@ -232,6 +317,7 @@ final class ConsensusOwner: Sendable {
                 "role": "\(Self.name(change.role))", "term": "\(change.term)",
                 "leader": "\(change.leader.map { "\($0)" } ?? "none")", "ready": "\(change.isReady)",
             ])
+        knows(change.leader != nil)
         sinks.leadership(NodeCore.Leadership(isReady: change.isReady, hasLeader: change.leader != nil))
     }
 

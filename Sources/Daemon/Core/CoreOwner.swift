@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import FoundationEssentials
 internal import Logging
 internal import Model
 internal import Orchestrator
@@ -26,6 +27,10 @@ final class CoreOwner: Sendable {
     struct Sinks: Sendable {
         var perform: @Sendable (Action) -> Void
         var publish: @Sendable (NameTable, BalancingTable) -> Void
+        /// Nothing to publish: what is in force follows the state at this index.
+        var inForce: @Sendable (UInt64) -> Void
+        /// Wanted: `released`, once the rules of all nodes follow this index.
+        var release: @Sendable (UInt64) -> Void
         /// Nodes, or who of them votes, changed.
         var nodes: @Sendable () -> Void
         var fail: @Sendable (DaemonError) -> Void
@@ -34,6 +39,8 @@ final class CoreOwner: Sendable {
     /// Without a leader for this long, a write or a current read is given up.
     static let noLeaderMilliseconds: Int64 = 5_000
     static let retryMilliseconds = 10
+    /// A member that cannot say in this time what is current is asked again: another one may lead by then.
+    static let currentMilliseconds: Int64 = 1_500
     /// With less free on the disk only changes that remove something are taken.
     static let freeBytesMin = 256 << 20
     /// Given up when the disk is full all the same, so that removals can still be written.
@@ -47,12 +54,19 @@ final class CoreOwner: Sendable {
     let proposals = Proposals()
     let consensus: ConsensusOwner
     let snapshots: SnapshotWorker
+    let keeper: SnapshotKeeper
     /// Of the log's disk.
     let fsync: LatencyWindow
     let logDirectory: String
     private let stateOwner: StateOwner
     private let state: StateMachine
     private let writer: LogWriter
+    private let feed: EntryFeed
+    /// What an observer has in the place of consensus.
+    private let follower: LogFollower
+    private let seed: UInt64
+    /// Records, durably, that this node has a log from now on.
+    private let logBegun: @Sendable () throws -> Void
     private let log: Logger
     private let condition = Mutex<String?>(nil)
     private let isShortOfSpace = Mutex(false)
@@ -61,16 +75,12 @@ final class CoreOwner: Sendable {
     /// Proposals of this node's own core that another member has to take.
     private let forwards: AsyncStream<[Proposal]>
     private let forwardsInput: AsyncStream<[Proposal]>.Continuation
-    /// Members that need a snapshot.
+    /// Nodes that get a snapshot now.
+    private let sending = Mutex<Set<MemberID>>([])
+    /// Members and observers that need a snapshot.
     private let lagging: AsyncStream<MemberID>
     private let laggingInput: AsyncStream<MemberID>.Continuation
-    /// The state here is known to differ from what a majority has.
-    private let isStateWrong = Mutex(false)
-    private let comparison = Mutex(StateComparison())
-    private let digests: AsyncStream<StateDigest>
-    private let digestsInput: AsyncStream<StateDigest>.Continuation
-    private let wrong: AsyncStream<UInt64>
-    private let wrongInput: AsyncStream<UInt64>.Continuation
+    private let comparer: StateComparer
 
     /// Reports of the log's thread, which exists before its owner does.
     private final class Relay: Sendable {
@@ -86,12 +96,17 @@ final class CoreOwner: Sendable {
     /// Opens log and snapshots and puts the core on what it finds; finishes what a crash interrupted.
     ///
     /// A state that is behind the log, because its file was lost or damaged, begins from the newest snapshot.
-    /// - Parameter hasLog: there was a log in an earlier run, so that another one must not be begun.
+    /// A node that came by a token and never was a member observes: it has promised nothing to anybody, and what there may
+    /// be of a log is empty.
+    /// - Parameters:
+    ///   - hasLog: there was a log in an earlier run, so that another one must not be begun.
+    ///   - mayObserve: without a log the node follows that of others until it is made a member.
+    ///   - logBegun: records `hasLog`, durably, when such a node becomes a member.
     /// - Throws: `LogError` when the log is damaged, missing or belongs to another state, `SnapshotError`; nothing is
     ///   changed then.
     init(
-        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, hasLog: Bool, seed: UInt64,
-        log: Logger
+        node: NodeID, member: MemberID, state: StateMachine, dataDirectory: String, hasLog: Bool,
+        mayObserve: Bool = false, seed: UInt64, logBegun: @escaping @Sendable () throws -> Void = {}, log: Logger
     ) throws {
         let fsync = LatencyWindow()
         let logDirectory = dataDirectory + "/log"
@@ -103,41 +118,58 @@ final class CoreOwner: Sendable {
             try state.install(snapshot, from: store)
             meta = try state.read { try $0.meta() }
         }
+        let isNew = meta.appliedIndex == 0 && meta.configuration.membership.contains(member)
+        let observes = mayObserve && !hasLog && !isNew
         var options = LogFile.Options()
         options.ballastBytes = Self.ballastBytes
         options.mustExist = hasLog
+        if observes, FileManager.default.fileExists(atPath: logDirectory) {
+            try FileManager.default.removeItem(atPath: logDirectory)
+        }
         let file = try LogFile(
             directory: TimedDisk(try POSIXLogDirectory(path: logDirectory), into: fsync),
-            minimumIndex: meta.appliedIndex,
-            installing: pending?.position, options: options)
+            minimumIndex: observes ? 0 : meta.appliedIndex,
+            installing: observes ? nil : pending?.position, options: options)
         if pending != nil { try store.endInstall() }
         let recovered = file.recovered
-        var configuration = RaftNode.Configuration(id: member)
-        configuration.seed = seed
-        configuration.entryBytesMax = Self.entryBytesMax
-        let raft = RaftNode(
-            configuration: configuration, hardState: recovered.hardState, log: recovered.extent,
-            termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
-            configurations: [meta.configuration]
-                + recovered.configurations.filter { $0.index > meta.configuration.index })
+        let raft =
+            observes
+            ? nil
+            : RaftNode(
+                configuration: Self.configuration(of: member, seed: seed), hardState: recovered.hardState,
+                log: recovered.extent, termStarts: recovered.termStarts, appliedIndex: meta.appliedIndex,
+                configurations: [meta.configuration]
+                    + recovered.configurations.filter { $0.index > meta.configuration.index })
         let relay = Relay()
         self.member = member
         self.fsync = fsync
         self.logDirectory = logDirectory
         self.state = state
+        self.seed = seed
+        self.logBegun = logBegun
         self.log = log
-        snapshots = SnapshotWorker(store: store, state: state, log: log)
+        snapshots = try SnapshotWorker(store: store, dataDirectory: dataDirectory, state: state, log: log)
+        keeper = SnapshotKeeper(snapshots, log: log)
         (lagging, laggingInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(256))
-        (digests, digestsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(StateComparison.indexesMax))
-        (wrong, wrongInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
         writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
-        consensus = ConsensusOwner(raft: raft, writer: writer, proposals: proposals, log: log)
+        feed = EntryFeed(writer: writer, proposals: proposals)
+        consensus = ConsensusOwner(raft: raft, meta: meta, writer: writer, proposals: proposals, log: log)
         stateOwner = StateOwner(
-            core: NodeCore(node: node, state: state, seed: seed, meta: meta), state: state, writer: writer,
-            snapshots: store, proposals: proposals, log: log)
+            core: NodeCore(node: node, state: state, seed: seed, meta: meta), observer: observes ? member : nil,
+            state: state, writer: writer, snapshots: store, proposals: proposals, log: log)
+        comparer = StateComparer(own: member, consensus: consensus, snapshots: snapshots, log: log)
+        follower = LogFollower(
+            node: node, state: state, stateOwner: stateOwner, consensus: consensus, proposals: proposals, log: log)
         if recovered.cutTornTail { log.info("cut a record the last crash left unfinished") }
         relay.connect { [weak self] report in self?.logReported(report) }
+    }
+
+    private static func configuration(of member: MemberID, seed: UInt64) -> RaftNode.Configuration {
+        var configuration = RaftNode.Configuration(id: member)
+        configuration.seed = seed
+        configuration.entryBytesMax = entryBytesMax
+        return configuration
     }
 
     private func logReported(_ report: LogWriter.Report) {
@@ -171,7 +203,7 @@ final class CoreOwner: Sendable {
             condition.withLock { $0 }
             ?? (isShortOfSpace.withLock { $0 }
                 ? "less than \(Self.freeBytesMin >> 20) MiB are free on the disk: only removals are taken" : nil)
-            ?? (isStateWrong.withLock { $0 } ? "the state of this node differs from a majority's and is replaced" : nil)
+            ?? (comparer.isWrong ? "the state of this node differs from a majority's and is replaced" : nil)
             ?? (state.isOutOfSpace ? "the disk of the state is full: changes are refused until there is room" : nil)
         return Status(consensus: consensus.status, state: state, condition: condition)
     }
@@ -183,21 +215,24 @@ final class CoreOwner: Sendable {
     func connect(_ link: any PeerLink) {
         peers.withLock { $0 = link }
         consensus.connect(link)
+        comparer.connect(link)
     }
 
     func start(_ sinks: Sinks) {
         self.sinks.withLock { $0 = sinks }
         stateOwner.connect(
             StateOwner.Sinks(
-                perform: sinks.perform, publish: sinks.publish, propose: { [self] in propose($0) },
+                perform: sinks.perform, publish: sinks.publish, inForce: sinks.inForce, release: sinks.release,
+                propose: { [self] in propose($0) },
                 applied: { [consensus] in consensus.put(.applied($0)) },
                 installed: { [self] install in
-                    isStateWrong.withLock { $0 = false }
-                    snapshots.trust()
+                    comparer.trust()
                     consensus.put(.installed(install))
+                    follower.installed()
                 },
-                compare: { [self] in compare($0) }, checkpoint: { [self] in checkpoint($0) },
-                nodes: sinks.nodes,
+                compare: { [comparer] in comparer.compare($0) }, checkpoint: { [self] in checkpoint($0) },
+                nodes: sinks.nodes, members: { [consensus] in consensus.follow($0) },
+                begin: { [self] in try beginLog(at: $0, $1) },
                 fail: { [self] in fail($0) }))
         consensus.connect(
             ConsensusOwner.Sinks(
@@ -213,7 +248,8 @@ final class CoreOwner: Sendable {
         consensus.start()
     }
 
-    /// Ends the threads after what they have at hand.
+    /// Ends the threads after what they have at hand, and lets go of everybody: a node that begins another life in this
+    /// process keeps nothing of the one before.
     func stop() {
         consensus.stop()
         stateOwner.stop()
@@ -222,17 +258,42 @@ final class CoreOwner: Sendable {
         proposals.close()
         forwardsInput.finish()
         laggingInput.finish()
-        digestsInput.finish()
-        wrongInput.finish()
+        comparer.stop()
+        consensus.disconnect()
+        stateOwner.disconnect()
+        sinks.withLock { $0 = nil }
+        peers.withLock { $0 = nil }
     }
 
     func observed(_ observation: Observation) { stateOwner.put(.event(.observed(observation))) }
     func programmed(_ index: UInt64) { stateOwner.put(.event(.programmed(index))) }
+    func released(_ index: UInt64) { stateOwner.put(.event(.released(index))) }
 
     private func fail(_ error: DaemonError) {
         log.error("the core has stopped", metadata: ["error": "\(error.message)"])
         proposals.close()
         sinks.withLock { $0 }?.fail(error)
+    }
+
+    // MARK: - Observing
+
+    /// This node is no member of the log: it follows that of the members.
+    var isObserver: Bool { consensus.isObserver }
+    /// Of an observer: the member it follows now.
+    var followed: MemberID? { consensus.isObserver ? follower.member : nil }
+
+    /// Follows the members' log as long as this node observes.
+    func followLog(over link: any PeerLink) async { await follower.run(over: link) }
+
+    /// On the state's thread, between two entries.
+    private func beginLog(at position: LogPosition, _ configuration: ConfigurationPoint) throws {
+        try logBegun()
+        consensus.begin(
+            RaftNode(
+                configuration: Self.configuration(of: member, seed: seed),
+                hardState: HardState(term: position.term, commit: position.index),
+                log: LogExtent(base: position, last: position), appliedIndex: position.index,
+                configurations: [configuration]))
     }
 
     // MARK: - Writing
@@ -300,7 +361,23 @@ final class CoreOwner: Sendable {
     private static func problem(_ refusal: Refusal) -> Problem {
         switch refusal {
         case .notLeader, .transferring: noLeader
-        case .membership(let refusal): Problem(.conflict, "the membership cannot change now: \(refusal)")
+        case .membership(.lastVoter):
+            Problem(
+                .conflict, "this is the last node that votes: the cluster would be without one",
+                hint: "let another vote first: hivemind node ls, hivemind node role NAME voter")
+        case .membership(.quorumUnreachable(let answering, let quorum)):
+            Problem(
+                .conflict,
+                "only \(answering) of those who would vote then answer, \(quorum) are needed: nothing was changed",
+                hint: "bring the others back first: `hivemind cluster status` shows who is not heard")
+        case .membership(.changeUnderWay), .membership(.leaderNotReady), .membership(.transferUnderWay):
+            Problem(
+                .conflict, "another change of the members, or of the leader, is under way: nothing was changed",
+                hint: "try again in a moment")
+        case .membership(let refusal):
+            Problem(
+                .conflict, "the members cannot change like this: \(refusal)",
+                hint: "`hivemind cluster status` shows what each of them does")
         case .busyBytes(let limit):
             Problem(.busy, "more than \(limit >> 20) MiB of changes wait to be applied", hint: "try again in a moment")
         case .busyEntries(let limit):
@@ -357,14 +434,29 @@ final class CoreOwner: Sendable {
             return status.isLeader ? PeerReply.encode(status.progress) : []
         case .transfer(let target): return PeerReply.encode(await handOver(to: target))
         case .digest(let index, let digest):
-            compared(digest, of: member, at: index)
+            comparer.heard(digest, of: member, at: index)
             return []
+        case .digestOf(let index): return comparer.digest(at: index) ?? []
         case .snapshot:
-            guard consensus.status.isLeader else { return [0] }
+            let status = consensus.status
+            let isObserver = status.configuration?.membership.contains(member) == false
+            guard !status.isObserver, status.isLeader || isObserver else { return [0] }
             laggingInput.yield(member)
             return [1]
         case .call(let body): return await call(body)
         case .node(let body): return await node(body)
+        case .entries(let position, let milliseconds):
+            // An observer's log is empty, whatever it has applied.
+            let outcome =
+                isObserver ? .behind : await feed.outcome(after: position, waitMilliseconds: milliseconds)
+            let status = consensus.status
+            return EntryAnswer(
+                outcome, term: status.term, leader: status.leader, appliedIndex: proposals.appliedIndex
+            ).encoded()
+        case .current:
+            let end = Clock.monotonic() + Self.currentMilliseconds
+            return PeerReply.encode(
+                current: await proposals.read(deadline: end, submit: { consensus.take([.read(token: $0)]) }))
         case nil: return nil
         }
     }
@@ -409,7 +501,7 @@ final class CoreOwner: Sendable {
     func readBarrier(deadline: Duration = .seconds(5)) async throws -> UInt64 {
         let end = Clock.monotonic() + Int64(deadline / .milliseconds(1))
         while true {
-            if let index = await proposals.read(deadline: end, submit: { consensus.take([.read(token: $0)]) }) {
+            if let index = await currentIndex(before: end) {
                 guard await proposals.applied(through: index, deadline: end) else {
                     throw Problem(
                         .timeout, "this node has not applied entry \(index) yet", hint: "ask another node, or try again"
@@ -426,9 +518,31 @@ final class CoreOwner: Sendable {
         }
     }
 
+    /// At which a read is current now; nil when nobody could tell.
+    private func currentIndex(before end: Int64) async -> UInt64? {
+        let status = consensus.status
+        guard status.isObserver else {
+            return await proposals.read(deadline: end, submit: { consensus.take([.read(token: $0)]) })
+        }
+        // Whoever leads knows it, whoever is followed asks.
+        guard let link = peers.withLock({ $0 }), let member = status.leader ?? follower.member else { return nil }
+        let wait = min(Self.currentMilliseconds, max(1, end - Clock.monotonic()))
+        do {
+            return PeerReply.current(
+                try await link.forward(PeerRequest.current.encoded(), to: member, deadline: .milliseconds(wait)))
+        } catch {
+            log.debug("a member cannot say what is current", metadata: ["member": "\(member)", "error": "\(error)"])
+            return nil
+        }
+    }
+
     /// Lets the node act once its state is current; without a leader, after a while, on what it knows.
     func becomeCurrent() async {
-        let index = try? await readBarrier(deadline: .milliseconds(Self.noLeaderMilliseconds))
+        var index = try? await readBarrier(deadline: .milliseconds(Self.noLeaderMilliseconds))
+        // With nothing it would take all that runs here for something nobody wants.
+        while index == nil, proposals.appliedIndex == 0, !Task.isCancelled {
+            index = try? await readBarrier(deadline: .milliseconds(Self.noLeaderMilliseconds))
+        }
         if index == nil { log.warning("no leader yet: this node acts on the state it has") }
         stateOwner.put(.event(.current(at: index ?? proposals.appliedIndex)))
     }
@@ -476,17 +590,24 @@ final class CoreOwner: Sendable {
     // MARK: - Membership
 
     /// Takes one step, if this member leads, and waits until it is agreed.
+    /// - Parameter isPatient: tries again while what is in the way passes by itself, such as the step before.
     /// - Throws: `Problem` `no_leader`, `conflict` when the step cannot be taken now.
-    func changeMembership(_ change: MembershipChange) async throws {
+    func changeMembership(_ change: MembershipChange, isPatient: Bool = false) async throws {
         let end = Clock.monotonic() + Self.noLeaderMilliseconds
-        let outcome = await proposals.propose(deadline: end) { token in
-            consensus.take([.changeMembership(token: token, change)])
-        }
-        switch outcome {
-        // An entry without a command has no result: its place in the log is all there is to know.
-        case .applied, .lost: return
-        case .refused(let refusal): throw Self.problem(refusal)
-        case .inDoubt, .unanswered: throw Self.inDoubt
+        while true {
+            let outcome = await proposals.propose(deadline: end) { token in
+                consensus.take([.changeMembership(token: token, change)])
+            }
+            switch outcome {
+            // An entry without a command has no result: its place in the log is all there is to know.
+            case .applied, .lost: return
+            case .refused(let refusal):
+                guard isPatient, refusal.passes, Clock.monotonic() < end else {
+                    throw Self.problem(refusal)
+                }
+                try await Task.sleep(for: .milliseconds(Self.retryMilliseconds))
+            case .inDoubt, .unanswered: throw Self.inDoubt
+            }
         }
     }
 
@@ -511,7 +632,7 @@ final class CoreOwner: Sendable {
 
     // MARK: - Comparing
 
-    /// Has every member compare its state at one index, from time to time, as long as this one leads and something changed.
+    /// Has every node compare its state at one index, from time to time, as long as this one leads and something changed.
     func compareStates(every interval: Duration) async {
         var compared: UInt64 = 0
         while !Task.isCancelled {
@@ -526,75 +647,15 @@ final class CoreOwner: Sendable {
         }
     }
 
-    /// What this state was at an agreed index: for the others and from them.
-    private func compare(_ picture: StatePicture) {
-        snapshots.put { [self] in
-            do {
-                let digest = try picture.digest()
-                digestsInput.yield(digest)
-                compared(digest.bytes, of: member, at: digest.index)
-            } catch {
-                log.warning("the state could not be compared", metadata: ["error": "\(error)"])
-            }
-        }
-    }
-
-    private func compared(_ digest: [UInt8], of sender: MemberID, at index: UInt64) {
-        guard let membership = consensus.status.configuration?.membership, membership.contains(sender),
-            comparison.withLock({ $0.add(digest, of: sender, at: index, own: member, among: membership) }),
-            !isStateWrong.withLock({ isWrong in
-                defer { isWrong = true }
-                return isWrong
-            })
-        else { return }
-        log.critical("this node's state differs from a majority's, it is replaced", metadata: ["index": "\(index)"])
-        snapshots.distrust()
-        wrongInput.yield(index)
-    }
-
     /// Tells the others what this state was, and has it replaced when it is wrong, until the node stops.
-    func exchangeDigests() async {
-        await withDiscardingTaskGroup { group in
-            group.addTask { [self] in
-                for await digest in digests { await tell(digest) }
-            }
-            group.addTask { [self] in
-                for await _ in wrong { await replaceState() }
-            }
-        }
-    }
-
-    private func tell(_ digest: StateDigest) async {
-        guard let link = peers.withLock({ $0 }), let membership = consensus.status.configuration?.membership else {
-            return
-        }
-        let request = PeerRequest.digest(index: digest.index, digest.bytes).encoded()
-        for other in membership.members where other != member {
-            do {
-                _ = try await link.forward(request, to: other, deadline: .seconds(5))
-            } catch {
-                log.debug("a member does not compare", metadata: ["member": "\(other)", "error": "\(error)"])
-            }
-        }
-    }
-
-    /// Asks for a snapshot until one is in force. A wrong state does not lead: what it decides is wrong, too.
-    private func replaceState() async {
-        while isStateWrong.withLock({ $0 }), !Task.isCancelled {
-            let status = consensus.status
-            if status.isLeader {
-                _ = await handOver()
-            } else if let leader = status.leader, let link = peers.withLock({ $0 }) {
-                _ = try? await link.forward(PeerRequest.snapshot.encoded(), to: leader, deadline: .seconds(5))
-            }
-            do { try await Task.sleep(for: .seconds(2)) } catch { return }
-        }
-    }
+    func exchangeDigests() async { await comparer.exchange { [self] in _ = await handOver() } }
 
     // MARK: - Snapshots and cutting the log
 
     /// Enough was applied: a snapshot makes what came before it unnecessary.
     private func checkpoint(_ applied: UInt64) {
+        // An observer has nothing to cut.
+        guard !isObserver else { return }
         snapshots.takeByTheWay { [self] manifest in
             do {
                 // The state's own file must reach as far, or a power cut would leave a gap between it and the log.
@@ -607,8 +668,8 @@ final class CoreOwner: Sendable {
         }
     }
 
-    /// Sends snapshots to members that need one, until the node stops.
-    func sendSnapshots(over transport: PeerTransport) async {
+    /// Sends snapshots to nodes that need one, until the node stops.
+    func sendSnapshots(over transport: any PeerLink) async {
         await withDiscardingTaskGroup { group in
             for await member in lagging {
                 group.addTask { [self] in await sendSnapshot(to: member, over: transport) }
@@ -616,7 +677,10 @@ final class CoreOwner: Sendable {
         }
     }
 
-    private func sendSnapshot(to member: MemberID, over transport: PeerTransport) async {
+    private func sendSnapshot(to member: MemberID, over transport: any PeerLink) async {
+        // Whoever asks again while one is on its way waits for that.
+        guard sending.withLock({ $0.insert(member).inserted }) else { return }
+        defer { sending.withLock { _ = $0.remove(member) } }
         let status = consensus.status
         do {
             let (source, meta) = try await snapshots.source(
@@ -634,16 +698,31 @@ final class CoreOwner: Sendable {
         }
     }
 
-    /// What the leader sends because the log no longer holds what this member lacks.
+    /// What the leader sends because the log no longer holds what this member lacks, or any member because this observer
+    /// asked for it.
     func receiveSnapshot(from member: MemberID, _ offer: SnapshotOffer) async throws -> any SnapshotReception {
-        let replaces = isStateWrong.withLock { $0 }
-        guard offer.term >= consensus.status.term, replaces || offer.meta.position.index > consensus.status.commitIndex
+        let status = consensus.status
+        let replaces = comparer.isWrong || (status.isObserver && follower.isDiverged)
+        let have = status.isObserver ? proposals.appliedIndex : status.commitIndex
+        guard offer.term >= status.term, replaces || offer.meta.position.index > have
         else { throw PeerError(.refused, "the snapshot ends before what this member has") }
         let clusterID = try await state.read { try $0.meta().clusterID }
         log.info("receives a snapshot", metadata: ["member": "\(member)", "index": "\(offer.meta.position.index)"])
-        return try await snapshots.receive(offer, clusterID: clusterID) { [consensus] manifest in
-            consensus.put(
-                .snapshotReceived(from: member, term: offer.term, manifest.meta, replacesState: replaces))
+        guard status.isObserver else {
+            return try await snapshots.receive(offer, clusterID: clusterID) { [consensus] manifest in
+                consensus.put(
+                    .snapshotReceived(from: member, term: offer.term, manifest.meta, replacesState: replaces))
+            }
+        }
+        guard follower.begin() else { throw PeerError(.busy, "another snapshot arrives already") }
+        do {
+            let reception = try await snapshots.receive(offer, clusterID: clusterID) { [stateOwner] manifest in
+                stateOwner.put(.replace(manifest.meta, isForced: replaces))
+            }
+            return ObserverReception(reception, ended: { [follower] in follower.end() })
+        } catch {
+            follower.end()
+            throw error
         }
     }
 }
@@ -652,7 +731,18 @@ extension Change {
     /// Asked for to have less: taken while space is short.
     fileprivate var isRemoval: Bool {
         switch self {
-        case .deleteApp, .deleteVolume, .deleteConfig: true
+        case .deleteApp, .deleteVolume, .deleteConfig, .removeAPIToken: true
+        default: false
+        }
+    }
+}
+
+extension Refusal {
+    /// What is in the way is gone in a moment, whoever asks.
+    fileprivate var passes: Bool {
+        switch self {
+        case .transferring, .membership(.changeUnderWay), .membership(.leaderNotReady), .membership(.transferUnderWay):
+            true
         default: false
         }
     }

@@ -11,12 +11,19 @@ enum PeerRequest: Hashable, Sendable {
     case transfer(to: MemberID?)
     /// What the sender's whole state was at this index, 32 bytes.
     case digest(index: UInt64, [UInt8])
-    /// Send me a snapshot, if you lead: my state is wrong. Answered with one byte, 1 when it will come.
+    /// Send me a snapshot: of a member, whose state is wrong, if you lead; of an observer, which lacks what the log no
+    /// longer holds. Answered with one byte, 1 when it will come.
     case snapshot
     /// A `LeaderCall`, JSON.
     case call([UInt8])
     /// A `NodeCall`, JSON.
     case node([UInt8])
+    /// What follows this position in the log, for a node outside of its configuration; the answer may wait so long.
+    case entries(after: LogPosition, waitMilliseconds: UInt32)
+    /// At which index is a read current now? Answered with a u64, or with nothing when nobody can tell.
+    case current
+    /// What was your whole state at this index? Answered with 32 bytes, or with nothing when that is not known.
+    case digestOf(index: UInt64)
 
     func encoded() -> [UInt8] {
         var writer = ByteWriter()
@@ -40,6 +47,15 @@ enum PeerRequest: Hashable, Sendable {
         case .node(let body):
             writer.put(UInt8(9))
             writer.put(body)
+        case .entries(let position, let milliseconds):
+            writer.put(UInt8(7))
+            writer.put(position.index)
+            writer.put(position.term)
+            writer.put(milliseconds)
+        case .current: writer.put(UInt8(8))
+        case .digestOf(let index):
+            writer.put(UInt8(10))
+            writer.put(index)
         }
         return writer.bytes
     }
@@ -59,6 +75,15 @@ enum PeerRequest: Hashable, Sendable {
         case 5 where reader.rest.isEmpty: self = .snapshot
         case 6: self = .call(Array(reader.rest))
         case 9: self = .node(Array(reader.rest))
+        case 7:
+            guard let index = reader.take(UInt64.self), let term = reader.take(UInt64.self),
+                let milliseconds = reader.take(UInt32.self), reader.rest.isEmpty
+            else { return nil }
+            self = .entries(after: LogPosition(index: index, term: term), waitMilliseconds: milliseconds)
+        case 8 where reader.rest.isEmpty: self = .current
+        case 10:
+            guard let index = reader.take(UInt64.self), reader.rest.isEmpty else { return nil }
+            self = .digestOf(index: index)
         default: return nil
         }
     }
@@ -136,6 +161,20 @@ enum PeerReply {
                     needsSnapshot: flags & 2 != 0))
         }
         return members
+    }
+
+    // MARK: - An index for a read: u64, or nothing.
+
+    static func encode(current index: UInt64?) -> [UInt8] {
+        var writer = ByteWriter()
+        if let index { writer.put(index) }
+        return writer.bytes
+    }
+
+    static func current(_ bytes: [UInt8]) -> UInt64? {
+        var reader = ByteReader(bytes[...])
+        guard let index = reader.take(UInt64.self), reader.rest.isEmpty else { return nil }
+        return index
     }
 
     // MARK: - Transfer: u8 0 done, 1 does not lead, 2 no target, 3 timed out, 4 the node stops; then member u64.

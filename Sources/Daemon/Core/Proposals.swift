@@ -64,8 +64,10 @@ final class Proposals: Sendable {
         var applied: UInt64 = 0
         /// Of the newest applied entry.
         var appliedTerm: UInt64 = 0
-        /// Ring by index, so that a result is found without searching.
+        /// Ring by the distance from `recentBase`, so that a result is found without searching. Grows with what is applied.
         var recent: [NodeCore.AppliedEntry] = []
+        /// The first index recorded.
+        var recentBase: UInt64 = 0
         var isClosed = false
 
         var isFull: Bool { waiters.count + readers.count + indexWaiters.count >= Proposals.waitersMax }
@@ -80,9 +82,22 @@ final class Proposals: Sendable {
                 // Terms never fall along the log: what follows is of this term or a later one.
                 return position.term < appliedTerm ? .lost : nil
             }
-            let slot = Int(position.index % UInt64(Proposals.recentMax))
+            guard position.index >= recentBase else { return .inDoubt }
+            let slot = Int((position.index - recentBase) % UInt64(Proposals.recentMax))
             guard slot < recent.count, recent[slot].position.index == position.index else { return .inDoubt }
             return Self.outcome(of: recent[slot], for: position)
+        }
+
+        /// Entries come in the order of their indexes, which may jump ahead but never go back.
+        mutating func record(_ entry: NodeCore.AppliedEntry) {
+            if recent.isEmpty { recentBase = entry.position.index }
+            let slot = Int((entry.position.index - recentBase) % UInt64(Proposals.recentMax))
+            if slot < recent.count {
+                recent[slot] = entry
+                return
+            }
+            while recent.count < slot { recent.append(NodeCore.AppliedEntry(position: .origin, result: nil)) }
+            recent.append(entry)
         }
 
         static func outcome(of entry: NodeCore.AppliedEntry, for position: LogPosition) -> Outcome {
@@ -97,6 +112,8 @@ final class Proposals: Sendable {
     /// Proposals that wait for their result.
     var waiting: Int { state.withLock { $0.waiters.count } }
     var appliedIndex: UInt64 { state.withLock { $0.applied } }
+    /// The term may be that of an earlier entry, never of a later one.
+    var applied: LogPosition { state.withLock { LogPosition(index: $0.applied, term: $0.appliedTerm) } }
 
     // MARK: - Waiting
 
@@ -248,12 +265,7 @@ final class Proposals: Sendable {
                     state.appliedTerm = entry.position.term
                     Self.endLost(&state)
                 }
-                let slot = Int(entry.position.index % UInt64(Self.recentMax))
-                if state.recent.isEmpty {
-                    state.recent = Array(
-                        repeating: NodeCore.AppliedEntry(position: .origin, result: nil), count: Self.recentMax)
-                }
-                state.recent[slot] = entry
+                state.record(entry)
                 guard let accepted = state.placed.removeValue(forKey: entry.position.index) else { continue }
                 state.waiters.removeValue(forKey: accepted.token)?.continuation
                     .resume(returning: State.outcome(of: entry, for: accepted.position))
@@ -263,9 +275,16 @@ final class Proposals: Sendable {
     }
 
     /// The state was replaced by a snapshot of this index: what happened to the entries before is not known.
-    func replaced(through index: UInt64) {
+    /// - Parameter isOtherHistory: what was applied here beyond it never was, as far as the others know.
+    func replaced(through index: UInt64, isOtherHistory: Bool = false) {
         state.withLock { state in
-            for (place, accepted) in state.placed where place <= index {
+            if isOtherHistory {
+                state.applied = index
+                state.appliedTerm = 0
+            }
+            // What comes next lies beyond a gap.
+            if isOtherHistory || index > state.applied { state.recent = [] }
+            for (place, accepted) in state.placed where place <= index || isOtherHistory {
                 state.placed[place] = nil
                 state.waiters.removeValue(forKey: accepted.token)?.continuation.resume(returning: .inDoubt)
             }

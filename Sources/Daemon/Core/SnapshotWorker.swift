@@ -14,7 +14,16 @@ final class SnapshotWorker: Sendable {
     /// A snapshot this many entries old is still worth sending.
     static let ageMax: UInt64 = 1_000
 
+    /// For a snapshot people keep: the disk is not to be full because of it.
+    static let roomCopies: UInt64 = 2
+    static let manualKept = 2
+
+    /// Of the log: what it is cut behind and what members are sent.
     let store: SnapshotStore
+    /// Taken every so often, for people.
+    let scheduled: SnapshotStore
+    /// Taken because somebody asked.
+    let manual: SnapshotStore
     private let state: StateMachine
     private let log: Logger
     private let mailbox = Mailbox<@Sendable () -> Void>()
@@ -24,8 +33,12 @@ final class SnapshotWorker: Sendable {
     /// The state is known to be wrong: nothing is to be made of it.
     private let isDistrusted = Mutex(false)
 
-    init(store: SnapshotStore, state: StateMachine, log: Logger) {
+    /// - Parameter dataDirectory: in which the others of `store` lie.
+    init(store: SnapshotStore, dataDirectory: String, state: StateMachine, log: Logger) throws {
         self.store = store
+        scheduled = try SnapshotStore(
+            path: "\(dataDirectory)/\(NodeDirectory.scheduledName)", kept: SnapshotSchedule.kept)
+        manual = try SnapshotStore(path: "\(dataDirectory)/\(NodeDirectory.manualName)", kept: Self.manualKept)
         self.state = state
         self.log = log
     }
@@ -61,7 +74,7 @@ final class SnapshotWorker: Sendable {
         isDistrusted.withLock { $0 = true }
         put { [self] in
             do {
-                try store.forget()
+                for store in [store, scheduled, manual] { try store.forget() }
             } catch {
                 log.warning("snapshots of a wrong state could not be removed", metadata: ["error": "\(error)"])
             }
@@ -73,15 +86,33 @@ final class SnapshotWorker: Sendable {
 
     /// On the thread.
     func take() throws -> SnapshotManifest {
+        let began = Clock.monotonic()
+        let manifest = try take(into: store, copies: 1)
+        let took = Clock.monotonic() - began
+        pauseUntil.withLock { $0 = began + took * Self.timeShare }
+        return manifest
+    }
+
+    /// On the thread: the state as it is now, ready to be read.
+    func fresh() throws -> SnapshotReader {
+        try store.reader(of: try take(into: store, copies: Self.roomCopies).name)
+    }
+
+    /// On the thread.
+    func takeScheduled() throws -> SnapshotManifest { try take(into: scheduled, copies: Self.roomCopies) }
+
+    /// On the thread.
+    func takeManual() throws -> SnapshotManifest { try take(into: manual, copies: Self.roomCopies) }
+
+    private func take(into store: SnapshotStore, copies: UInt64) throws -> SnapshotManifest {
         guard !isDistrusted.withLock({ $0 }) else {
             throw SnapshotError(
                 .failed, "the state of this node differs from a majority's: no snapshot is taken of it",
                 hint: "it is being replaced; ask another node, or try again in a moment")
         }
         let began = Clock.monotonic()
-        let manifest = try store.take(from: state, at: Clock.now())
+        let manifest = try store.take(from: state, at: Clock.now(), copies: copies)
         let took = Clock.monotonic() - began
-        pauseUntil.withLock { $0 = began + took * Self.timeShare }
         log.debug(
             "snapshot taken",
             metadata: [

@@ -16,18 +16,28 @@ final class StateOwner: @unchecked Sendable {
         case event(NodeCore.Event)
         case committed(Committed)
         case install(Install)
+        /// Agreed entries a member told this observer of; what is here already is skipped.
+        case followed([Entry])
+        /// The same for a whole state. Forced: this state is of another history, so that one that ends before it is taken.
+        case replace(SnapshotMeta, isForced: Bool)
     }
 
     /// Where effects go. Called on the thread, in order.
     struct Sinks: Sendable {
         var perform: @Sendable (Action) -> Void
         var publish: @Sendable (NameTable, BalancingTable) -> Void
+        var inForce: @Sendable (UInt64) -> Void
+        var release: @Sendable (UInt64) -> Void
         var propose: @Sendable ([Proposal]) -> Void
         var applied: @Sendable (UInt64) -> Void
         var installed: @Sendable (Install) -> Void
         var compare: @Sendable (StatePicture) -> Void
         var checkpoint: @Sendable (UInt64) -> Void
         var nodes: @Sendable () -> Void
+        /// Of an observer: the members its state names.
+        var members: @Sendable (ConfigurationPoint) -> Void
+        /// The log of this node, an observer until now, begins here, durably.
+        var begin: @Sendable (LogPosition, ConfigurationPoint) throws -> Void
         var fail: @Sendable (DaemonError) -> Void
     }
 
@@ -46,6 +56,10 @@ final class StateOwner: @unchecked Sendable {
     static let retryMilliseconds: Int64 = 1_000
 
     private var core: NodeCore
+    /// Nil unless this node observes: its id, should it become a member.
+    private var observer: MemberID?
+    /// The members may have changed since they were looked at.
+    private var looksAtMembers = true
     /// Committed and not applied, because the disk is full.
     private var held: [Entry] = []
     private var retryAt: Int64 = 0
@@ -60,11 +74,14 @@ final class StateOwner: @unchecked Sendable {
     private let log: Logger
     private let sinks: Mutex<Sinks?> = Mutex(nil)
 
+    /// - Parameter observer: the node's member id when it is none yet.
     init(
-        core: NodeCore, state: StateMachine, writer: LogWriter, snapshots: SnapshotStore, proposals: Proposals,
+        core: NodeCore, observer: MemberID?, state: StateMachine, writer: LogWriter, snapshots: SnapshotStore,
+        proposals: Proposals,
         log: Logger
     ) {
         self.core = core
+        self.observer = observer
         self.state = state
         self.writer = writer
         self.snapshots = snapshots
@@ -86,6 +103,9 @@ final class StateOwner: @unchecked Sendable {
         ended.wait(seconds: 5)
     }
 
+    /// Lets go of whom it handed effects to, after `stop`: they hold it in turn.
+    func disconnect() { sinks.withLock { $0 = nil } }
+
     func put(_ job: Job) { mailbox.put(job) }
 
     // MARK: - The thread
@@ -103,6 +123,11 @@ final class StateOwner: @unchecked Sendable {
                 } else {
                     try work(jobs, sinks)
                 }
+                if looksAtMembers, held.isEmpty {
+                    // Who votes is in no node's row, so that no row of nodes has told of it.
+                    sinks.nodes()
+                    if let observer { try lookAtMembers(observer, sinks) } else { looksAtMembers = false }
+                }
                 publish()
             }
         } catch {
@@ -116,6 +141,7 @@ final class StateOwner: @unchecked Sendable {
         var due: Int64 = 1_000
         if let wake = core.wakeAt { due = min(due, max(0, wake - Clock.now())) }
         if !held.isEmpty { due = min(due, max(0, retryAt - Clock.monotonic())) }
+        if observer != nil, looksAtMembers, held.isEmpty { due = min(due, 20) }
         return due
     }
 
@@ -139,6 +165,8 @@ final class StateOwner: @unchecked Sendable {
             switch job {
             case .event(let event): try step(event, sinks)
             case .install(let install): try self.install(install, sinks)
+            case .followed(let entries): try follow(entries, sinks)
+            case .replace(let meta, let isForced): try replace(meta, isForced: isForced, sinks)
             case .committed: break
             }
         }
@@ -189,6 +217,8 @@ final class StateOwner: @unchecked Sendable {
                 if let last = entries.last { sinks.applied(last.position.index) }
             case .perform(let action): sinks.perform(action)
             case .publish(let names, let balancing): sinks.publish(names, balancing)
+            case .inForce(let index): sinks.inForce(index)
+            case .release(let index): sinks.release(index)
             case .placement(let app, let reason): placed.withLock { $0[app] = reason }
             case .caughtUp(let index):
                 shared.withLock { $0.isCaughtUp = true }
@@ -222,26 +252,67 @@ final class StateOwner: @unchecked Sendable {
         }
     }
 
+    // MARK: - Outside of the log
+
+    private func follow(_ entries: [Entry], _ sinks: Sinks) throws {
+        // Became a member meanwhile: from then on consensus says what comes next.
+        guard observer != nil else { return }
+        let last = held.last?.index ?? core.appliedIndex
+        let fresh = entries.filter { $0.index > last }
+        guard let first = fresh.first else { return }
+        // What was asked for before the state was replaced.
+        guard first.index == last + 1 else { return }
+        if fresh.contains(where: { $0.kind == .configuration }) { looksAtMembers = true }
+        try apply(fresh, sinks)
+    }
+
+    private func replace(_ meta: SnapshotMeta, isForced: Bool, _ sinks: Sinks) throws {
+        guard observer != nil, isForced || meta.position.index > core.appliedIndex else { return }
+        looksAtMembers = true
+        try install(Install(meta: meta, keepsLog: true), isOtherHistory: isForced, sinks)
+    }
+
+    /// A member has a log. One that was an observer begins it where its state stands, as after a snapshot, before anybody
+    /// hears of it.
+    private func lookAtMembers(_ own: MemberID, _ sinks: Sinks) throws {
+        let meta = try state.read { try $0.meta() }
+        sinks.members(meta.configuration)
+        guard meta.configuration.membership.contains(own) else {
+            looksAtMembers = false
+            return
+        }
+        // The log must not begin after what a power cut leaves of the state. Tried again with the next turn.
+        guard try state.checkpoint() else { return }
+        let position = LogPosition(index: meta.appliedIndex, term: meta.appliedTerm)
+        try resetLog(to: position)
+        try sinks.begin(position, meta.configuration)
+        observer = nil
+        log.notice("this node is a member of the log from now on", metadata: ["index": "\(position.index)"])
+    }
+
+    /// Waits for the log's thread.
+    private func resetLog(to position: LogPosition) throws {
+        let answer = Mutex<Result<Void, LogError>?>(nil)
+        let done = Signal()
+        writer.reset(to: position) { result in
+            answer.withLock { $0 = result }
+            done.raise()
+        }
+        while answer.withLock({ $0 == nil }) { done.wait(seconds: 1) }
+        try answer.withLock { try $0?.get() }
+    }
+
     /// First the state, then the log, each durable; the marker in the store lets the next start finish the rest.
-    private func install(_ install: Install, _ sinks: Sinks) throws {
+    private func install(_ install: Install, isOtherHistory: Bool = false, _ sinks: Sinks) throws {
         guard let snapshot = snapshots.snapshots.last(where: { $0.meta == install.meta }) else {
             throw SnapshotError(.notFound, "the snapshot of entry \(install.meta.position.index) is gone")
         }
         try snapshots.beginInstall(snapshot)
         try state.install(snapshot, from: snapshots)
-        if !install.keepsLog {
-            let answer = Mutex<Result<Void, LogError>?>(nil)
-            let done = Signal()
-            writer.reset(to: install.meta.position) { result in
-                answer.withLock { $0 = result }
-                done.raise()
-            }
-            while answer.withLock({ $0 == nil }) { done.wait(seconds: 1) }
-            try answer.withLock { try $0?.get() }
-        }
+        if !install.keepsLog { try resetLog(to: install.meta.position) }
         try snapshots.endInstall()
         held = []
-        proposals.replaced(through: install.meta.position.index)
+        proposals.replaced(through: install.meta.position.index, isOtherHistory: isOtherHistory)
         log.info("the state is a snapshot's now", metadata: ["index": "\(install.meta.position.index)"])
         try step(.stateReplaced, sinks)
         sinks.installed(install)

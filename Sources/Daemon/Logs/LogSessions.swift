@@ -10,7 +10,7 @@ actor LogSessions {
     /// A page waits so long for a first line.
     static let patience = Duration.seconds(1)
     /// Without a question for so long, a session ends.
-    static let silenceMax = Duration.seconds(15)
+    let silenceMax: Duration
 
     private struct Key: Hashable {
         var member: MemberID
@@ -19,6 +19,8 @@ actor LogSessions {
 
     private var sessions: [Key: LogSession] = [:]
     private var next: UInt64 = 1
+
+    init(silenceMax: Duration = .seconds(15)) { self.silenceMax = silenceMax }
 
     /// - Returns: the session's number.
     /// - Throws: `busy`.
@@ -32,9 +34,9 @@ actor LogSessions {
         let session = LogSession()
         sessions[key] = session
         await session.start(lines)
-        Task { [weak self, weak session] in
-            while let session, await session.silence < Self.silenceMax {
-                try? await Task.sleep(for: Self.silenceMax / 3)
+        Task { [weak self, weak session, silenceMax] in
+            while let session, await session.silence < silenceMax {
+                try? await Task.sleep(for: silenceMax / 3)
             }
             await self?.close(key.number, for: key.member)
         }
@@ -57,7 +59,7 @@ actor LogSessions {
     }
 
     private func sweep() async {
-        for (key, session) in sessions where await session.silence >= Self.silenceMax {
+        for (key, session) in sessions where await session.silence >= silenceMax {
             await close(key.number, for: key.member)
         }
     }

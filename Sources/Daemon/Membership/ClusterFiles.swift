@@ -130,7 +130,8 @@ extension PeerConfiguration {
             PeerAddress(seed.peerAddress).map {
                 Peer(
                     id: seed.member, name: seed.name, address: $0,
-                    uri: Self.uri(clusterID: identity.clusterID, node: seed.node))
+                    uri: Self.uri(clusterID: identity.clusterID, node: seed.node),
+                    formerURI: identity.formerClusterID.map { Self.uri(clusterID: $0, node: seed.node) })
             }
         }
         self.init(

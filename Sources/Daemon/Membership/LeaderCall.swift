@@ -8,35 +8,38 @@ internal import Store
 enum LeaderCall: Codable, Sendable {
     /// For a machine that knocked here.
     case admit(JoinApplication)
-    /// The sender votes: what opens the cluster's secrets.
-    case clusterKey
     /// A new certificate for the sender's request, PEM.
     case renew(request: String)
+    /// For a node whose certificate the others do not take any more.
+    case prove(IdentityProof)
     /// Take a node out of the cluster for good, votes and all.
     case removeNode(NodeID)
     /// The sender is there.
     case report(NodeReport)
+    /// Have the rules of all nodes that answer come as far as the state at this index?
+    case isReleased(UInt64)
     /// Make an authority that takes the place of the present one.
     case rotateAuthority
 }
 
-/// What a node says once a second.
+/// What a node says twice a second, and at once when what it serves has changed.
 struct NodeReport: Codable, Sendable {
     var node: NodeID
     /// What it shows the others.
     var certificate: NodeCertificate?
+    /// Its names and rules follow the state at this index. Nil from builds that do not say so.
+    var inForce: UInt64?
 }
 
 /// What came of a call: a problem, or the body its kind has.
 struct LeaderAnswer: Codable, Sendable {
     var problem: Problem?
     var welcome: JoinWelcome?
-    /// Base32 of the cluster key.
-    var key: String?
     /// PEM, of `renew`.
     var certificate: String?
     /// PEM, all that are believed.
     var authorities: [String]?
+    var isReleased: Bool?
 }
 
 /// What a machine that wants to become a node shows and says.
@@ -75,7 +78,8 @@ struct JoinWelcome: Codable, Sendable {
     var seeds: [NodeFile.Seed]
 }
 
-/// What everybody may know before joining: PEM.
+/// What everybody may know before joining.
 struct AuthorityView: Codable, Sendable {
+    /// PEM.
     var authorities: [String]
 }

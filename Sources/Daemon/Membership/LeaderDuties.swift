@@ -20,17 +20,17 @@ final class LeaderDuties: Service {
     private let clusterID: String
     private let core: CoreOwner
     private let state: StateMachine
-    private let files: ClusterFiles
+    private let calls: NodeCalls
     private let log: Logger
     private let changes: AsyncStream<Void>
     private let changesInput: AsyncStream<Void>.Continuation
     private let watch = Mutex<Watch?>(nil)
 
-    init(clusterID: String, core: CoreOwner, state: StateMachine, files: ClusterFiles, log: Logger) {
+    init(clusterID: String, core: CoreOwner, state: StateMachine, calls: NodeCalls, log: Logger) {
         self.clusterID = clusterID
         self.core = core
         self.state = state
-        self.files = files
+        self.calls = calls
         self.log = log
         (changes, changesInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
     }
@@ -74,10 +74,6 @@ final class LeaderDuties: Service {
     private func carryOut(_ call: LeaderCall, for member: MemberID) async throws -> LeaderAnswer {
         switch call {
         case .admit(let application): return LeaderAnswer(welcome: try await admit(application))
-        case .clusterKey:
-            guard core.status.consensus.configuration?.membership.isVoter(member) == true, let key = files.clusterKey()
-            else { throw Problem(.forbidden, "member \(member) does not vote, or this leader has no key") }
-            return LeaderAnswer(key: Base32.text(key.bytes))
         case .renew(let request):
             guard let node = try await state.read({ try $0.nodes() }).first(where: { $0.member == member }) else {
                 throw Problem(.notFound, "member \(member) is no node of this cluster")
@@ -85,13 +81,15 @@ final class LeaderDuties: Service {
             let (certificate, authorities) = try await issue(request, to: node)
             log.info("a certificate is renewed", metadata: ["node": "\(node.name)"])
             return LeaderAnswer(certificate: certificate, authorities: authorities)
+        case .prove(let proof): return LeaderAnswer(welcome: try await take(proof))
         case .removeNode(let id):
             try await remove(id)
             return LeaderAnswer()
         case .report(let report):
-            heard(of: report.node)
+            heard(of: report.node, inForce: report.inForce ?? .max)
             if let certificate = report.certificate { await record(certificate, of: report.node, member) }
             return LeaderAnswer()
+        case .isReleased(let index): return LeaderAnswer(isReleased: try await isReleased(index))
         case .rotateAuthority:
             try await addAuthority()
             return LeaderAnswer()
@@ -101,9 +99,11 @@ final class LeaderDuties: Service {
     // MARK: - Letting go
 
     private func remove(_ id: NodeID) async throws {
+        _ = try await core.readBarrier()
         guard let node = try await state.read({ try $0.node(id) }) else { return }
         if core.status.consensus.configuration?.membership.contains(node.member) == true {
-            try await core.changeMembership(.remove(node.member))
+            // A node that led until now asks the next one, which may not be ready yet.
+            try await core.changeMembership(.remove(node.member), isPatient: true)
         }
         let applied = try await core.propose(.removeNode(NodeChange(node: id)), deadline: Self.callDeadline)
         if case .refused(let problem) = applied.outcome { throw problem }
@@ -117,7 +117,7 @@ final class LeaderDuties: Service {
         // The same work whether the token exists or not: an answer's time tells nothing.
         let given = Array(SHA256.hash(data: Data(Base32.bytes(secret) ?? [])))
         let wanted = token.flatMap { NodeBackend.bytes(hex: $0.hash) } ?? [UInt8](repeating: 0, count: 32)
-        guard isEqual(given, wanted), token != nil else {
+        guard ConstantTime.isEqual(given, wanted), token != nil else {
             throw Problem(
                 .unauthenticated,
                 "the join token is not known here: revoked, exchanged, used up and expired, or of another cluster",
@@ -143,6 +143,10 @@ final class LeaderDuties: Service {
     }
 
     private func admit(_ application: JoinApplication) async throws -> JoinWelcome {
+        // Before anything is changed.
+        _ = try await clusterKey()
+        // A token may be younger than what this leader has applied.
+        _ = try await core.readBarrier()
         let token = try await state.read { try $0.joinToken(application.tokenId) }
         do throws(Problem) { try Self.check(token, secret: application.secret) } catch {
             log.warning(
@@ -172,12 +176,55 @@ final class LeaderDuties: Service {
         log.notice(
             "a machine was let in",
             metadata: ["node": "\(row.name)", "address": "\(row.peerAddress)", "token": "\(application.tokenId)"])
-        return JoinWelcome(
+        return welcome(row, meta, nodes, certificate, authorities)
+    }
+
+    private func welcome(
+        _ row: NodeRow, _ meta: MetaRow, _ nodes: [NodeRow], _ certificate: String, _ authorities: [String]
+    ) -> JoinWelcome {
+        JoinWelcome(
             clusterId: clusterID, member: row.member, subnet: row.subnet, ranges: meta.ranges,
             certificate: certificate, authorities: authorities,
-            seeds: nodes.filter { !$0.peerAddress.isEmpty && $0.id != row.id }.map {
+            seeds: nodes.filter {
+                !$0.peerAddress.isEmpty && meta.configuration.membership.contains($0.member)
+            }.map {
                 NodeFile.Seed(node: $0.id, member: $0.member, name: $0.name, peerAddress: $0.peerAddress)
             })
+    }
+
+    // MARK: - Taking back
+
+    /// A node that has the key of a certificate that was issued to it gets another one when it has expired, also one of the
+    /// cluster this one was made from.
+    private func take(_ proof: IdentityProof) async throws -> JoinWelcome {
+        let (authorities, meta, nodes, removed) = try await state.read {
+            (try $0.authorities(), try $0.meta(), try $0.nodes(), try $0.removedNodes())
+        }
+        let claim = try proof.verify(by: authorities.filter { $0.phase != .gone }.map(\.certificate))
+        guard claim.clusterID == clusterID || claim.clusterID == meta.previousClusterID else {
+            throw Problem(
+                .forbidden, "the certificate is of cluster `\(claim.clusterID)`, this is `\(clusterID)`",
+                hint: "make it a node that may join: hivemind cluster leave --yes")
+        }
+        guard let row = nodes.first(where: { $0.id == claim.node }) else {
+            let name = removed.first { $0.id == claim.node }?.name
+            log.warning("a node that was removed asks for a certificate", metadata: ["node": "\(claim.node)"])
+            throw Problem(
+                .forbidden, "node \(claim.node)\(name.map { " (`\($0)`)" } ?? "") was removed from the cluster",
+                hint: "make it a node that may join: hivemind cluster leave --yes")
+        }
+        let known = try await state.read { try $0.certificate(of: claim.node) }
+        if let known, claim.notBefore < known.shown.notBefore {
+            log.warning("an old certificate was shown by somebody", metadata: ["node": "\(row.name)"])
+            throw Problem(
+                .forbidden, "node `\(row.name)` has shown a newer certificate than this one",
+                hint: "an old copy of a data directory must not be used: empty it and join again")
+        }
+        let (certificate, believed) = try await issue(proof.request, to: row)
+        log.notice(
+            "a node's certificate had expired: it has a new one",
+            metadata: ["node": "\(row.name)", "member": "\(row.member)"])
+        return welcome(row, meta, nodes, certificate, believed)
     }
 
     // MARK: - Certificates
@@ -204,9 +251,7 @@ final class LeaderDuties: Service {
 
     /// A second authority beside the one that issues; `AuthorityExchange` says how it goes on.
     private func addAuthority() async throws {
-        guard let key = files.clusterKey() else {
-            throw Problem(.conflict, "the leader does not hold the cluster's key yet", hint: "try again in a moment")
-        }
+        let key = try await clusterKey()
         let authority = try CertificateAuthority.make(clusterID: clusterID, now: Date())
         let id = NodeBackend.hex(authority.digest)
         let applied = try await core.propose(
@@ -242,17 +287,22 @@ final class LeaderDuties: Service {
         }
     }
 
+    /// A node that votes only since a moment ago may lead before it has asked the others for it.
+    private func clusterKey() async throws -> ClusterKey {
+        guard let key = try await calls.clusterKey() else {
+            throw Problem(.busy, "the leader does not hold the cluster's key yet", hint: "try again in a moment")
+        }
+        return key
+    }
+
     private func issue(_ request: String, to node: NodeRow) async throws -> (certificate: String, authorities: [String])
     {
         let rows = try await state.read { try $0.authorities() }.filter { $0.phase != .gone }
         guard let newest = rows.first(where: { $0.phase == .issuing }) else {
             throw Problem(.conflict, "this cluster has no authority yet", hint: "wait a moment, then join again")
         }
-        guard let key = files.clusterKey() else {
-            throw Problem(
-                .conflict, "the leader does not hold the cluster's key yet", hint: "wait a moment, then join again")
-        }
-        let authority = try CertificateAuthority(certificate: newest.certificate, key: try key.open(newest.sealedKey))
+        let authority = try CertificateAuthority(
+            certificate: newest.certificate, key: try await clusterKey().open(newest.sealedKey))
         let signed: CertificateSigningRequest
         do { signed = try CertificateSigningRequest(pemEncoded: request) } catch {
             throw Problem(.badRequest, "the request for a certificate cannot be read: \(error)")
@@ -263,11 +313,6 @@ final class LeaderDuties: Service {
         return (try CertificateAuthority.text(of: certificate), rows.map(\.certificate))
     }
 
-    private static func isEqual(_ left: [UInt8], _ right: [UInt8]) -> Bool {
-        guard left.count == right.count else { return false }
-        return zip(left, right).reduce(UInt8(0)) { $0 | ($1.0 ^ $1.1) } == 0
-    }
-
     // MARK: - Who answers
 
     /// What is known of the nodes in one term of this leader.
@@ -276,6 +321,8 @@ final class LeaderDuties: Service {
         var detector: FailureDetector
         /// What is in the state for certain.
         var recorded: [NodeID: NodeCertificate] = [:]
+        /// How far the names and rules of each node are, as it said last.
+        var inForce: [NodeID: UInt64] = [:]
     }
 
     /// Nil while this member does not lead.
@@ -299,7 +346,19 @@ final class LeaderDuties: Service {
         watched { body(&$0.detector) }
     }
 
-    private func heard(of node: NodeID) { detector { $0.heard(of: node, at: Clock.monotonic()) } }
+    private func heard(of node: NodeID, inForce: UInt64) {
+        watched { watch in
+            watch.detector.heard(of: node, at: Clock.monotonic())
+            watch.inForce[node] = inForce
+        }
+    }
+
+    /// A node that is down serves nobody; one that is only suspect may still do.
+    private func isReleased(_ index: UInt64) async throws -> Bool {
+        let nodes = try await state.read { try $0.nodes() }.filter { $0.liveness != .down }
+        guard let inForce = watched({ $0.inForce }) else { throw CoreOwner.noLeader }
+        return nodes.allSatisfy { inForce[$0.id, default: 0] >= index }
+    }
 
     private func judge() async {
         guard core.consensus.status.isReady else {
@@ -307,8 +366,15 @@ final class LeaderDuties: Service {
             return
         }
         do {
-            let nodes = try await state.read { try $0.nodes() }
-            guard let items = detector({ $0.judge(nodes, at: Clock.monotonic()) }), !items.isEmpty else { return }
+            let (nodes, meta) = try await state.read { (try $0.nodes(), try $0.meta()) }
+            let judged = detector { detector in
+                detector.limits = FailureDetector.Limits(downMilliseconds: meta.downAfterMilliseconds)
+                let isYoung =
+                    !meta.previousClusterID.isEmpty
+                    && Clock.now() - meta.succeededAt < detector.limits.massMilliseconds
+                return detector.judge(nodes, isYoung: isYoung, at: Clock.monotonic())
+            }
+            guard let items = judged, !items.isEmpty else { return }
             for item in items {
                 log.notice(
                     "a node is \(item.liveness.rawValue)",
@@ -337,6 +403,7 @@ final class LeaderDuties: Service {
                 group.addTask { [self] in
                     for await _ in changes {
                         await judge()
+                        await giveMembers()
                         await steer()
                         await exchangeAuthority()
                     }
@@ -345,14 +412,34 @@ final class LeaderDuties: Service {
         }
     }
 
+    /// After a recovery: nodes that were members of the cluster before are none of this one, and may come back as observers.
+    private func giveMembers() async {
+        guard core.consensus.status.isReady else { return }
+        do {
+            let (meta, nodes) = try await state.read { (try $0.meta(), try $0.nodes()) }
+            guard !meta.previousClusterID.isEmpty else { return }
+            for node in nodes
+            where node.member != core.member && meta.configuration.membership.removed.contains(node.member) {
+                _ = try await core.propose(.giveMember(NodeChange(node: node.id)), deadline: .seconds(2))
+                log.notice("a node of the cluster before may come back", metadata: ["node": "\(node.name)"])
+            }
+        } catch {
+            log.debug("nodes of the cluster before get no member ids now", metadata: ["error": "\(error)"])
+        }
+    }
+
     private func steer() async {
         for _ in 0..<64 {
             let status = core.consensus.status
             guard status.isReady, let membership = status.configuration?.membership else { return }
-            let answering = Set(
-                status.progress.filter { $0.silentTicks < 20 || $0.id == core.member }.map(\.id))
+            let members = status.progress.filter { $0.silentTicks < 20 || $0.id == core.member }.map(\.id)
             do {
                 let nodes = try await state.read { try $0.nodes() }
+                let observers = nodes.filter { !membership.contains($0.member) }
+                let heard = detector { detector in
+                    observers.filter { detector.hears($0.id, at: Clock.monotonic()) }.map(\.member)
+                }
+                let answering = Set(members + (heard ?? []))
                 guard
                     let change = MembershipPlan.next(
                         nodes: nodes, membership: membership, answering: answering, leader: core.member)

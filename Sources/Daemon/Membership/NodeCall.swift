@@ -12,8 +12,12 @@ enum NodeCall: Codable, Sendable {
     case addresses
     /// The ways from it to all others, tried out.
     case probe
+    /// Where the data of volumes lies there, and how much it is if that is to be measured.
+    case volumes(VolumesCall)
     /// Ways to and from a machine that wants to join.
     case knock(KnockCall)
+    /// The sender votes: what opens the cluster's secrets, from a voter that holds it.
+    case clusterKey
 }
 
 /// How a machine that wants to join is tried. It does its part at the same time.
@@ -34,6 +38,18 @@ struct KnockAnswer: Codable, Sendable {
     var fault: String?
 }
 
+struct VolumesCall: Codable, Sendable {
+    /// Volumes of that node alone.
+    var keys: [ObjectKey]
+    var isMeasured: Bool
+}
+
+struct VolumeFacts: Codable, Sendable {
+    var key: ObjectKey
+    var path: String
+    var usedBytes: Int64?
+}
+
 struct LogsCall: Codable, Sendable {
     var key: ObjectKey
     var filter: LogFilter
@@ -51,4 +67,7 @@ struct NodeAnswer: Codable, Sendable {
     var addresses: [TaskID: IPv4Address]?
     var paths: [PathDiagnosis]?
     var knock: KnockAnswer?
+    var volumes: [VolumeFacts]?
+    /// Base32 of the cluster key.
+    var key: String?
 }

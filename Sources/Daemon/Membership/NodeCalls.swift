@@ -11,20 +11,29 @@ final class NodeCalls: Sendable {
     /// For a probe's packets to come back.
     static let probeLimit = Duration.milliseconds(1_500)
     static let knockLimit = Duration.seconds(2)
+    private static let keyLimit = Duration.seconds(2)
 
     private let logs: LocalLogs
     private let networking: any Networking
+    private let volumes: any VolumeDriver
+    private let files: ClusterFiles
     private let log: Logger
     private let sessions = LogSessions()
     private let link = Mutex<(any PeerLink)?>(nil)
 
-    init(logs: LocalLogs, networking: any Networking, log: Logger) {
+    init(
+        logs: LocalLogs, networking: any Networking, volumes: any VolumeDriver, files: ClusterFiles, log: Logger
+    ) {
         self.logs = logs
         self.networking = networking
+        self.volumes = volumes
+        self.files = files
         self.log = log
     }
 
     func connect(_ link: any PeerLink) { self.link.withLock { $0 = link } }
+    /// The node stops: the link holds this in turn.
+    func disconnect() { link.withLock { $0 = nil } }
 
     /// - Returns: an answer without a problem.
     /// - Throws: `PeerError` when it does not come, `Problem` of the other node.
@@ -79,6 +88,26 @@ final class NodeCalls: Sendable {
         return nodes.enumerated().compactMap { place, node in answers[place].map { (node, $0) } }
     }
 
+    /// What this node holds; otherwise it asks one voter after the other, and keeps it. Who leads may be the one that lacks it.
+    /// - Returns: nil when none of them has it for this node now.
+    /// - Throws: when it cannot be kept.
+    func clusterKey() async throws -> ClusterKey? {
+        if let held = files.clusterKey() { return held }
+        let (nodes, membership) = try await logs.state.read { (try $0.nodes(), try $0.meta().configuration.membership) }
+        for node in nodes where node.id != logs.own && membership.isVoter(node.member) {
+            let answer: NodeAnswer
+            do { answer = try await ask(.clusterKey, of: node, deadline: Self.keyLimit) } catch {
+                log.debug("no cluster key from a voter", metadata: ["node": "\(node.name)", "error": "\(error)"])
+                continue
+            }
+            guard let key = answer.key.flatMap({ Base32.bytes($0) }).flatMap({ ClusterKey($0) }) else { continue }
+            try files.write(key)
+            log.info("this node holds the cluster's key now", metadata: ["from": "\(node.name)"])
+            return key
+        }
+        return nil
+    }
+
     private func knock(_ call: KnockCall) async throws -> KnockAnswer {
         guard let nonce = NodeBackend.bytes(hex: call.nonce), nonce.count == Greeter.nonceBytes,
             let own = try await logs.state.read({ [own = logs.own] in try $0.node(own) }).flatMap({
@@ -94,6 +123,26 @@ final class NodeCalls: Sendable {
         } catch { answer.fault = reason(for: error).message }
         answer.closed = await closed
         return answer
+    }
+
+    /// A volume nobody has used yet has no directory; asking for it makes one, so that its path is true.
+    func facts(of call: VolumesCall) async throws -> [VolumeFacts] {
+        var facts: [VolumeFacts] = []
+        for key in call.keys {
+            facts.append(
+                VolumeFacts(
+                    key: key, path: try await volumes.ensure(key).path,
+                    usedBytes: call.isMeasured ? try await volumes.usedBytes(key) : nil))
+        }
+        return facts
+    }
+
+    /// Of those volumes it asks for that are this node's.
+    private func ownVolumes(_ call: VolumesCall) async throws -> [VolumeFacts] {
+        let own = logs.own
+        let ours = Set(
+            try await logs.state.read { try $0.volumes() }.filter { $0.node == own && !$0.deleting }.map(\.key))
+        return try await facts(of: VolumesCall(keys: call.keys.filter(ours.contains), isMeasured: call.isMeasured))
     }
 
     private func probe() async throws -> [PathDiagnosis] {
@@ -121,7 +170,14 @@ final class NodeCalls: Sendable {
             return NodeAnswer()
         case .addresses: return NodeAnswer(addresses: try await networking.addresses())
         case .knock(let call): return NodeAnswer(knock: try await knock(call))
+        case .volumes(let call): return NodeAnswer(volumes: try await ownVolumes(call))
         case .probe: return NodeAnswer(paths: try await probe())
+        case .clusterKey:
+            let membership = try await logs.state.read { try $0.meta() }.configuration.membership
+            guard membership.isVoter(member), let key = files.clusterKey() else {
+                throw Problem(.forbidden, "member \(member) does not vote, or this node has no key")
+            }
+            return NodeAnswer(key: Base32.text(key.bytes))
         }
     }
 }

@@ -68,7 +68,10 @@ struct Preflight: Sendable {
             findings.append(Self.finding(of: error))
         }
         guard let address else { return (findings, []) }
-        findings += await tryWays(address, answer)
+        var ways = await tryWays(address, answer)
+        // Busy machines and networks that have just come up lose something once; a firewall does so again.
+        if !ways.isEmpty { ways = await tryWays(address, answer) }
+        findings += ways
         return (findings, answer.nodes.map(\.name).sorted())
     }
 

@@ -13,6 +13,8 @@ struct Turn: Codable, Hashable {
         case join
         /// A node of a cluster becomes one that is alone and new.
         case leave
+        /// A node whose cluster lost its quorum goes on in the one that took its place. All but its log stays.
+        case succeed
     }
 
     private static let directoryName = "turn"
@@ -51,8 +53,12 @@ struct Turn: Codable, Hashable {
             throw DaemonError("`\(directory)/turn.json` cannot be read: \(error)", hint: "restore it from a backup")
         }
         let identity = "\(dataDirectory)/\(ClusterFiles.directoryName)"
-        if turn.kind != .found {
-            for name in NodeDirectory.stateNames where name != NodeFile.fileName {
+        if turn.kind == .succeed {
+            // What was promised in it was promised to a cluster that is no more.
+            try remove("\(dataDirectory)/log")
+        } else if turn.kind != .found {
+            let kept = [NodeDirectory.scheduledName, NodeDirectory.manualName]
+            for name in NodeDirectory.stateNames + kept where name != NodeFile.fileName {
                 try remove("\(dataDirectory)/\(name)")
             }
             try remove(KnownIncarnations.path(dataDirectory))

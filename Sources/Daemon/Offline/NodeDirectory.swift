@@ -26,6 +26,9 @@ final class NodeDirectory {
     /// What a node writes into its directory, besides volumes, containers and the lock.
     static let stateNames = ["log", "snapshots", "state.sqlite", "state.sqlite-wal", "state.sqlite-shm", "node.json"]
 
+    static let scheduledName = "snapshots-scheduled"
+    static let manualName = "snapshots-manual"
+
     /// - Throws: `Problem` `not_found` when there is no directory, `conflict` when a daemon uses it.
     init(_ path: String) throws(Problem) {
         self.path = path
@@ -82,7 +85,7 @@ final class NodeDirectory {
         let command =
             switch plan.verb {
             case .recover: "hivemind cluster recover"
-            case .restore: "hivemind cluster snapshot restore FILE"
+            case .restore: "hivemind admin restore` or `hivemind cluster snapshot restore"
             }
         throw DaemonError(
             "`\(command)` was interrupted in `\(path)`: state and log do not fit together yet",
@@ -163,28 +166,50 @@ final class NodeDirectory {
         try syncDirectory(target)
     }
 
-    /// Byte for byte, in pieces, and durable.
-    static func copyFile(_ source: String, to target: String) throws(Problem) {
-        let input = open(source, O_RDONLY | O_CLOEXEC)
-        guard input >= 0 else { throw Problem(.internal, "cannot read `\(source)`: \(text(errno))") }
+    /// A file in pieces, from a place on.
+    static func read(
+        _ path: String, from offset: UInt64 = 0, _ body: (ArraySlice<UInt8>) throws -> Void
+    ) throws {
+        let input = open(path, O_RDONLY | O_CLOEXEC)
+        guard input >= 0, lseek(input, off_t(clamping: offset), SEEK_SET) >= 0 else {
+            let status = errno
+            if input >= 0 { close(input) }
+            throw Problem(
+                status == ENOENT ? .notFound : .internal, "cannot read `\(path)`: \(text(status))",
+                hint: "check the path and its rights")
+        }
         defer { close(input) }
+        var buffer = [UInt8](repeating: 0, count: 1 << 20)
+        while true {
+            let count = Glibc.read(input, &buffer, buffer.count)
+            guard count >= 0 else { throw Problem(.internal, "cannot read `\(path)`: \(text(errno))") }
+            guard count > 0 else { return }
+            try body(buffer[..<count])
+        }
+    }
+
+    /// Byte for byte, in pieces, and durable.
+    /// - Parameters:
+    ///   - offset: where in the source it begins.
+    ///   - bytes: how many, at most; what is missing is found by whoever verifies the copy.
+    static func copyFile(
+        _ source: String, from offset: UInt64 = 0, bytes: UInt64 = .max, to target: String
+    ) throws {
         let output = open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard output >= 0 else { throw Problem(.internal, "cannot write `\(target)`: \(text(errno))") }
         defer { close(output) }
-        var buffer = [UInt8](repeating: 0, count: 1 << 20)
-        while true {
-            let count = read(input, &buffer, buffer.count)
-            guard count >= 0 else { throw Problem(.internal, "cannot read `\(source)`: \(text(errno))") }
-            guard count > 0 else { break }
-            var offset = 0
-            while offset < count {
-                let written = buffer[offset..<count].withUnsafeBytes { write(output, $0.baseAddress, $0.count) }
+        var left = bytes
+        try read(source, from: offset) { piece in
+            var rest = piece.prefix(Int(clamping: left))
+            left -= UInt64(rest.count)
+            while !rest.isEmpty {
+                let written = rest.withUnsafeBytes { write(output, $0.baseAddress, $0.count) }
                 guard written > 0 else {
                     throw Problem(
                         errno == ENOSPC ? .noSpace : .internal, "cannot write `\(target)`: \(text(errno))",
                         hint: "free space on that disk first")
                 }
-                offset += written
+                rest = rest.dropFirst(written)
             }
         }
         guard fsync(output) == 0 else { throw Problem(.internal, "cannot sync `\(target)`: \(text(errno))") }

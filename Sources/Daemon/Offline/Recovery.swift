@@ -54,23 +54,25 @@ public enum Recovery {
 
     /// Does it. Interrupted anywhere, it is to be run again and ends the same way.
     /// - Throws: `Problem`; `conflict` when this node cannot or need not be recovered: nothing was changed then.
-    public static func recover(dataDirectory: String) throws -> RecoveryReport {
+    /// - Parameter code: the recovery code of `cluster init`, for a survivor that does not hold the cluster's key.
+    public static func recover(dataDirectory: String, code: String? = nil) throws -> RecoveryReport {
         let directory = try NodeDirectory(dataDirectory)
         var survivor = try Survivor(directory)
         var report = survivor.report()
+        let authority = try survivor.authority(code)
         let plan = try survivor.plan ?? prepare(directory, survivor)
-        report.result = try survivor.recover(plan)
+        report.result = try survivor.recover(plan, authority)
         return report
     }
 
     private static func prepare(_ directory: NodeDirectory, _ survivor: Survivor) throws -> NodeDirectory.Plan {
-        try survivor.checkWanted()
         var generator = SystemRandomNumberGenerator()
         let clusterID = IdentifierMaker.make(using: &generator)
         try directory.requireFree(
-            directory.bytes(of: NodeDirectory.stateNames), to: "back `\(directory.path)` up")
+            directory.bytes(of: NodeDirectory.stateNames + [ClusterFiles.directoryName]),
+            to: "back `\(directory.path)` up")
         let backup = "before-\(clusterID)"
-        try directory.copy(NodeDirectory.stateNames, to: backup)
+        try directory.copy(NodeDirectory.stateNames + [ClusterFiles.directoryName], to: backup)
         let plan = NodeDirectory.Plan(
             verb: .recover, clusterId: clusterID, backup: "\(directory.path)/\(backup)")
         try directory.begin(plan)
@@ -163,7 +165,18 @@ private struct Survivor {
         }
     }
 
-    mutating func recover(_ plan: NodeDirectory.Plan) throws -> RecoveryReport.Result {
+    /// Who issues this node's next certificate, which must name the new cluster; nil where there is no such authority.
+    /// - Throws: `Problem` when nothing was changed and nothing can be.
+    func authority(_ code: String?) throws -> ClusterAuthority? {
+        if plan == nil { try checkWanted() }
+        guard identity.place != nil else { return nil }
+        return try ClusterAuthority.open(
+            state, files: ClusterFiles(dataDirectory: directory.path), code: code)
+    }
+
+    mutating func recover(
+        _ plan: NodeDirectory.Plan, _ authority: ClusterAuthority?
+    ) throws -> RecoveryReport.Result {
         // 1. The log: from now on this node decides alone.
         var point = configuration
         if point.membership.voters != [identity.memberId] || !point.membership.learners.isEmpty {
@@ -185,7 +198,12 @@ private struct Survivor {
         _ = try state.checkpoint()
         // 3. The node, and with it everything.
         var identity = identity
+        if identity.clusterId != plan.clusterId { identity.formerClusterId = identity.clusterId }
         identity.clusterId = plan.clusterId
+        identity.place?.seeds = []
+        if let authority {
+            try authority.issue(to: identity, into: ClusterFiles(dataDirectory: directory.path))
+        }
         try identity.write(directory.path)
         try directory.finish()
         return RecoveryReport.Result(

@@ -5,7 +5,7 @@ public import Model
 internal import Raft
 internal import Store
 
-/// What `cluster snapshot restore` made.
+/// What `cluster snapshot restore` and `admin restore` made.
 public struct RestorationReport: Encodable, Sendable {
     public var directory: String
     public var snapshot: String
@@ -21,6 +21,37 @@ public struct RestorationReport: Encodable, Sendable {
     /// Where the new cluster's log begins.
     public var index: UInt64
     public var term: UInt64
+    /// Where other machines join; nil for a node alone.
+    public var address: String?
+    /// Of the authority that was made anew: shown this once.
+    public var recoveryCode: String?
+}
+
+/// What a person says beside the file.
+public struct RestorationOptions: Sendable {
+    /// Which node of the old cluster this machine is, its tasks go on here; nil when there is just one, or one of the host's
+    /// name.
+    public var node: String?
+    /// Address at which others reach this machine; nil takes its first one.
+    public var advertise: String?
+    public var peerPort: Int?
+    public var apiPort: Int?
+    /// Opens the authority that is in the state.
+    public var recoveryCode: String?
+    /// Makes another one instead.
+    public var newAuthority: Bool
+
+    public init(
+        node: String? = nil, advertise: String? = nil, peerPort: Int? = nil, apiPort: Int? = nil,
+        recoveryCode: String? = nil, newAuthority: Bool = false
+    ) {
+        self.node = node
+        self.advertise = advertise
+        self.peerPort = peerPort
+        self.apiPort = apiPort
+        self.recoveryCode = recoveryCode
+        self.newAuthority = newAuthority
+    }
 }
 
 /// Makes a new cluster of one out of a snapshot of an old one, in an empty data directory.
@@ -28,34 +59,88 @@ public enum Restoration {
     /// Added to the index, so that nobody who watched the old cluster takes new events for old ones.
     static let indexStep: UInt64 = 1_000_000
 
-    /// - Parameters:
-    ///   - file: `NAME.sqlite`, with `NAME.manifest` beside it.
-    ///   - node: which node of the old cluster this machine is, its tasks go on here; nil when the snapshot knows just one
-    ///     or one of the host's name.
+    /// Where a state comes from.
+    private struct Source {
+        var file: String
+        var offset: UInt64
+        var manifest: SnapshotManifest
+    }
+
+    /// - Parameter file: `NAME.sqlite`, with `NAME.manifest` beside it.
     /// - Throws: `Problem`; interrupted anywhere, it is to be run again.
-    public static func restore(file: String, dataDirectory: String, node: String?) throws -> RestorationReport {
-        let manifest = try readManifest(of: file)
+    public static func restore(
+        file: String, dataDirectory: String, options: RestorationOptions
+    ) throws -> RestorationReport {
+        let source = Source(file: file, offset: 0, manifest: try readManifest(of: file))
+        return try restore(source, dataDirectory: dataDirectory, options)
+    }
+
+    /// - Parameter backup: as `admin backup` wrote it.
+    /// - Throws: `Problem`; interrupted anywhere, it is to be run again.
+    public static func restore(
+        backup: String, dataDirectory: String, options: RestorationOptions
+    ) throws -> RestorationReport {
+        let contents = try inspect(backup: backup)
+        let source = Source(file: backup, offset: contents.stateOffset, manifest: contents.manifest)
+        return try restore(source, dataDirectory: dataDirectory, options)
+    }
+
+    /// Reads the whole of a backup.
+    /// - Throws: `Problem` naming what is wrong with it.
+    public static func inspect(backup: String) throws -> BackupCheck.Contents {
+        var check = BackupCheck()
+        try NodeDirectory.read(backup) { check.take($0) }
+        return try check.finish("`\(backup)`")
+    }
+
+    private static func restore(
+        _ source: Source, dataDirectory: String, _ options: RestorationOptions
+    ) throws -> RestorationReport {
+        if let code = options.recoveryCode { _ = try ClusterAuthority.parse(code) }
         guard mkdir(dataDirectory, 0o700) == 0 || errno == EEXIST else {
             throw Problem(
                 .internal, "cannot make `\(dataDirectory)`: \(NodeDirectory.text(errno))", hint: "make it yourself")
         }
         let directory = try NodeDirectory(dataDirectory)
         let plan = try begin(directory)
-        let (store, snapshot) = try bring(file, manifest, into: directory)
+        do {
+            return try make(source, directory, plan, options)
+        } catch {
+            // Nothing of it is worth keeping: the directory is as empty as it was given.
+            for name in NodeDirectory.stateNames + [ClusterFiles.directoryName] {
+                try directory.removeTree("\(directory.path)/\(name)")
+            }
+            try directory.finish()
+            throw error
+        }
+    }
+
+    private static func make(
+        _ source: Source, _ directory: NodeDirectory, _ plan: NodeDirectory.Plan, _ options: RestorationOptions
+    ) throws -> RestorationReport {
+        let (store, snapshot) = try bring(source, into: directory)
         let state = try StateMachine(path: directory.path + "/state.sqlite")
         try state.install(snapshot, from: store)
-        let row = try chooseNode(try state.read { try $0.nodes() }, node)
+        let row = try chooseNode(try state.read { try $0.nodes() }, options.node)
 
         var generator = SystemRandomNumberGenerator()
         let member = UInt64.random(in: 1...UInt64(Int64.max), using: &generator)
         let old = snapshot.configuration.membership
+        let removed = Set(old.members + old.removed)
+        guard removed.count <= Membership.removedMax else {
+            throw Problem(
+                .conflict, "more than \(Membership.removedMax) members were removed from the cluster of the snapshot",
+                hint: "make a new cluster and deploy its apps there")
+        }
         let position = LogPosition(
             index: snapshot.position.index + indexStep, term: snapshot.position.term + Recovery.termStep)
+        let authority = try authority(state, plan, options)
+        let place = try authority == nil ? nil : place(row, try state.read { try $0.meta().ranges }, options)
         try state.restore(
             clusterID: plan.clusterId,
             membership: Membership(
-                voters: [member], removed: Array(Set(old.members + old.removed).prefix(Membership.removedMax))),
-            at: position)
+                voters: [member], removed: removed.sorted()),
+            at: position, own: row.map { ($0.id, member) }, authority: authority?.row)
         guard try state.checkpoint() else {
             throw Problem(.internal, "the state could not be made durable", hint: "run it again")
         }
@@ -66,14 +151,48 @@ public enum Restoration {
         let identity = NodeFile(
             id: row?.id ?? NodeID(IdentifierMaker.make(using: &generator)),
             name: row?.name ?? NodeIdentity.label(NodeIdentity.hostName()),
-            clusterId: plan.clusterId, memberId: member, hasLog: true)
+            clusterId: plan.clusterId, memberId: member, hasLog: true,
+            formerClusterId: snapshot.clusterID, place: place)
+        try authority?.issue(to: identity, into: ClusterFiles(dataDirectory: directory.path))
         try identity.write(directory.path)
         try directory.finish()
         return RestorationReport(
             directory: directory.path, snapshot: snapshot.name, snapshotIndex: snapshot.position.index,
             snapshotTerm: snapshot.position.term, snapshotClusterId: snapshot.clusterID, createdAt: snapshot.createdAt,
             bytes: snapshot.bytes, node: identity.name, memberId: member, clusterId: plan.clusterId,
-            index: position.index, term: position.term)
+            index: position.index, term: position.term,
+            address: place.map { "\(PeerAddress(host: $0.advertise, port: $0.apiPort))" },
+            recoveryCode: authority?.row == nil ? nil : authority?.key.recoveryCode)
+    }
+
+    private static func authority(
+        _ state: StateMachine, _ plan: NodeDirectory.Plan, _ options: RestorationOptions
+    ) throws -> ClusterAuthority? {
+        guard try state.read({ try $0.authorities() }).contains(where: { $0.phase == .issuing }) else { return nil }
+        if options.newAuthority { return try .make(clusterID: plan.clusterId, now: Date()) }
+        do {
+            return try .open(state, files: nil, code: options.recoveryCode)
+        } catch let problem as Problem {
+            throw Problem(
+                problem.code, problem.detail,
+                hint: (problem.hint.map { "\($0); " } ?? "")
+                    + "without it: --new-authority, which ends join tokens and contexts")
+        }
+    }
+
+    private static func place(
+        _ row: NodeRow?, _ ranges: AddressRanges, _ options: RestorationOptions
+    ) throws(Problem) -> NodeFile.ClusterPlace {
+        let host = options.advertise ?? DaemonMain.primaryAddress()
+        guard IPv4Address(host) != nil, DaemonMain.ownAddresses().contains(host) else {
+            throw Problem(
+                .badRequest, "\(host) is no address of this machine",
+                hint: "it has \(DaemonMain.ownAddresses().joined(separator: ", ")): --advertise ADDRESS")
+        }
+        return NodeFile.ClusterPlace(
+            advertise: host, peerPort: options.peerPort ?? PeerAddress.standardPort,
+            apiPort: options.apiPort ?? PeerAddress.standardAPIPort,
+            subnet: row?.subnet ?? IPv4Subnet(ranges.containers.network, prefix: 24), ranges: ranges, seeds: [])
     }
 
     private static func readManifest(of file: String) throws -> SnapshotManifest {
@@ -106,7 +225,9 @@ public enum Restoration {
                     .conflict, "`hivemind cluster recover` was interrupted in `\(directory.path)`",
                     hint: "run that again first")
             }
-            for name in NodeDirectory.stateNames { try directory.removeTree("\(directory.path)/\(name)") }
+            for name in NodeDirectory.stateNames + [ClusterFiles.directoryName] {
+                try directory.removeTree("\(directory.path)/\(name)")
+            }
             return plan
         }
         let found = try FileManager.default.contentsOfDirectory(atPath: directory.path).filter { $0 != "lock" }.sorted()
@@ -124,15 +245,17 @@ public enum Restoration {
 
     /// A snapshot in the new directory, verified to the last byte.
     private static func bring(
-        _ file: String, _ manifest: SnapshotManifest, into directory: NodeDirectory
+        _ source: Source, into directory: NodeDirectory
     ) throws -> (SnapshotStore, SnapshotManifest) {
+        let (file, manifest) = (source.file, source.manifest)
         // Once as a snapshot, once as the state.
         try directory.requireFree(Int64(clamping: manifest.bytes) * 2, to: "restore `\(manifest.name)`")
         let target = directory.path + "/snapshots"
         guard mkdir(target, 0o700) == 0 else {
             throw Problem(.internal, "cannot make `\(target)`: \(NodeDirectory.text(errno))")
         }
-        try NodeDirectory.copyFile(file, to: "\(target)/\(manifest.name).sqlite")
+        try NodeDirectory.copyFile(
+            file, from: source.offset, bytes: manifest.bytes, to: "\(target)/\(manifest.name).sqlite")
         try DurableFile.write(Data(try manifest.encoded()), to: "\(target)/\(manifest.name).manifest")
         let store = try SnapshotStore(path: target)
         guard let snapshot = store.newest else {

@@ -11,8 +11,9 @@ extension Rollout {
         let serving = tasks(of: service).filter { $0.goal == .run && !picture.down.contains($0.node) }
         // A cordoned node keeps what it has, of an earlier release too: it takes nothing new.
         guard serving.allSatisfy({ nodes.keep.contains($0.node) }) else { return false }
-        return nodes.take.allSatisfy { node in
-            let mine = serving.filter { $0.node == node }
+        let byNode = Dictionary(grouping: serving, by: \.node)
+        return nodes.take.subtracting(nodes.full).allSatisfy { node in
+            let mine = byNode[node] ?? []
             return mine.count == 1 && mine.allSatisfy { $0.generation == service.generation && isStable($0) }
         }
     }
@@ -22,16 +23,17 @@ extension Rollout {
         let running = all.filter { $0.goal == .run }
         let astray = running.filter { !nodes.keep.contains($0.node) }
         stop(astray, Reason(.stopped, "its node may not run it any more"), &step)
-        let exclusive = service.spec.hasWritableVolume
+        let exclusive = service.spec.hasWritableVolume || !service.spec.hostPorts.isEmpty
         let isSettled = running.allSatisfy { $0.generation != service.generation || isStable($0) }
         let isHalted = picture.rollout.map { $0.state == .failed && !$0.rollingBack } ?? false
         var missing: Set<NodeID> = []
         // One node at a time goes to a new release.
         let leaving = Set(all.filter { $0.goal == .stop && !$0.status.state.isTerminal }.map(\.node))
-        let isChanging = nodes.take.contains { node in leaving.contains(node) && !running.contains { $0.node == node } }
+        let byNode = Dictionary(grouping: running, by: \.node)
+        let isChanging = nodes.take.contains { leaving.contains($0) && byNode[$0] == nil }
         var mayReplace = isSettled && !isHalted && !isChanging
         for node in nodes.keep.sorted() {
-            let mine = running.filter { $0.node == node }
+            let mine = byNode[node] ?? []
             let current = mine.filter { $0.generation == service.generation }
             let old = mine.filter { $0.generation != service.generation }
             if current.count > 1 {
@@ -44,11 +46,12 @@ extension Rollout {
             }
             guard nodes.take.contains(node) else { continue }
             if old.isEmpty {
-                // Two must not write the same path of a node.
+                // Two must not write the same path of a node, nor have the same port.
                 if !(exclusive && leaving.contains(node)) { missing.insert(node) }
             } else if mayReplace {
                 mayReplace = false
-                if exclusive { stop(old, replaced, &step) } else { missing.insert(node) }
+                // Where both have no room beside each other, one makes it for the next.
+                if exclusive || nodes.full.contains(node) { stop(old, replaced, &step) } else { missing.insert(node) }
             }
         }
         if !missing.isEmpty, !isHeldBack(service) {

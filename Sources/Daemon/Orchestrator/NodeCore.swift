@@ -25,6 +25,8 @@ public struct NodeCore {
         case observed(Observation)
         /// Names and rules follow the state at this index.
         case programmed(UInt64)
+        /// So do those of every other node that answers: the answer to `Effect.release`.
+        case released(UInt64)
     }
 
     /// Who decides now, as far as this node knows.
@@ -46,6 +48,10 @@ public struct NodeCore {
         case applied([AppliedEntry])
         case perform(Action)
         case publish(NameTable, BalancingTable)
+        /// The names and rules in force say what the state at this index asks for: nothing has to be published.
+        case inForce(UInt64)
+        /// Tasks are stopped once no node sends anything to them: say when the rules of all nodes follow this index.
+        case release(UInt64)
         /// All members compare their state as it was at this index.
         case compare(StatePicture)
         /// Why tasks of an app cannot be placed now; nil when they can again.
@@ -101,11 +107,20 @@ public struct NodeCore {
 
     private var dirtyApps: Set<ObjectKey> = []
     private var plannedApps: Set<ObjectKey> = []
+    /// Of those, the ones that get tasks. The state does not show yet what these take: nothing else is placed meanwhile.
+    private var placingApps: Set<ObjectKey> = []
     private var appWakes: [ObjectKey: Timestamp] = [:]
     private var refusals: [ObjectKey: Reason] = [:]
     private var reported: [TaskID: TaskStatus] = [:]
+    private var tables: TableParts
     private var published: (names: NameTable, balancing: BalancingTable)?
+    /// Of the state, read again when one of them changed.
+    private var nodes: [NodeRow]?
+    /// While this node leads; made when a task is first placed.
+    public private(set) var cluster: ClusterPicture?
     private var reconcilerWake: Timestamp?
+    /// The newest index whose release was asked for.
+    private var awaited: UInt64 = 0
     /// When to say again what the log did not take.
     private var retryWake: Timestamp?
     private var sinceCheckpoint: UInt64 = 0
@@ -127,6 +142,7 @@ public struct NodeCore {
         self.node = node
         self.state = state
         random = SplitMix64(seed: seed)
+        tables = TableParts(node: node)
         lastStamp = meta.logTime
         appliedIndex = meta.appliedIndex
         appliedTerm = meta.appliedTerm
@@ -149,7 +165,7 @@ public struct NodeCore {
         if let at = retryWake, at <= now { retryWake = nil }
         switch event {
         case .tick: break
-        case .leadership(let leadership): try changed(leadership)
+        case .leadership(let leadership): try changed(leadership, &effects)
         case .committed(let entries): try apply(entries, now: now, &effects)
         case .stateReplaced: try stateReplaced(now: now, &effects)
         case .current(let index):
@@ -160,6 +176,7 @@ public struct NodeCore {
         case .observed(let observation):
             perform(reconciler.observe(observation, now: now), &effects)
         case .programmed(let index): reconciler.programmed(index)
+        case .released(let index): reconciler.released(index)
         }
         if isCaughtUp {
             try plan(now: now, &effects)
@@ -185,7 +202,7 @@ public struct NodeCore {
                 }))
     }
 
-    private mutating func changed(_ new: Leadership) throws {
+    private mutating func changed(_ new: Leadership, _ effects: inout [Effect]) throws {
         let old = leadership
         leadership = new
         if new.isReady, !old.isReady {
@@ -193,8 +210,11 @@ public struct NodeCore {
             dirtyApps = Set(try state.read { try $0.apps() }.map(\.key))
         } else if old.isReady, !new.isReady {
             plannedApps = []
+            placingApps = []
             appWakes = [:]
+            for key in refusals.keys.sorted() { effects.append(.placement(key, nil)) }
             refusals = [:]
+            cluster = nil
         }
     }
 
@@ -238,11 +258,18 @@ public struct NodeCore {
                 ended(accepted.token, accepted.position.term == input.term ? result?.outcome : nil, now: now)
             }
         }
+        if touched.nodes { nodes = nil }
+        cluster?.note(touched)
         effects.append(.applied(applied))
         effects += touched.pictures.map(Effect.compare)
         if touched.nodes { effects.append(.nodes) }
         if leadership.isReady {
             dirtyApps.formUnion(touched.apps)
+            // One that has moved makes room for the next.
+            if !touched.tasks.isEmpty {
+                let next = try state.read { try $0.movingTasks(limit: Rebalance.movingMax) }
+                dirtyApps.formUnion(next.map(\.app))
+            }
             if touched.nodes { dirtyApps.formUnion(try state.read { try $0.apps() }.map(\.key)) }
         }
         if isCaughtUp { try follow(touched, now: now, &effects) } else { try catchUp(now: now, &effects) }
@@ -261,6 +288,8 @@ public struct NodeCore {
         for accepted in waiting.values.sorted(by: { $0.token < $1.token }) { ended(accepted.token, nil, now: now) }
         waiting = [:]
         reported = [:]
+        nodes = nil
+        cluster = nil
         effects.append(.nodes)
         if isCaughtUp {
             isCaughtUp = false
@@ -288,19 +317,24 @@ public struct NodeCore {
         reconciler.updateVolumes(
             deleting: volumes.filter { $0.deleting && ($0.node ?? node) == node }.map(\.key), gone: [])
         if leadership.isReady { dirtyApps = Set(apps) }
-        try publish(&effects)
+        try publish(nil, &effects)
         effects.append(.caughtUp(index: appliedIndex))
     }
 
     private mutating func follow(_ touched: Touched, now: Timestamp, _ effects: inout [Effect]) throws {
         guard !touched.isEmpty else { return }
         if !touched.tasks.isEmpty {
-            let rows = try state.read { state in
-                try touched.tasks.sorted().map { ($0, try state.task($0)) }
-            }
             var desired: [TaskID: TaskRow?] = [:]
-            for (id, row) in rows where row == nil || row?.node == node { desired[id] = .some(row) }
-            for (id, row) in rows where row == nil || row?.status.state.isTerminal == true { reported[id] = nil }
+            var ended: [TaskID] = []
+            try state.read { state in
+                for id in touched.tasks.sorted() {
+                    let place = try state.place(of: id)
+                    if place?.isEnded ?? true { ended.append(id) }
+                    // Most are other nodes' and of no interest here.
+                    if place == nil || place?.node == node { desired[id] = .some(try state.task(id)) }
+                }
+            }
+            for id in ended { reported[id] = nil }
             perform(reconciler.update(desired, now: now), &effects)
         }
         if !touched.volumes.isEmpty {
@@ -309,21 +343,28 @@ public struct NodeCore {
                 deleting: rows.filter { $0.1?.deleting == true && ($0.1?.node ?? node) == node }.map(\.0),
                 gone: rows.filter { $0.1 == nil }.map(\.0))
         }
-        try publish(&effects)
+        try publish(touched, &effects)
     }
 
     /// Hands out new tables only when something in them changed.
-    private mutating func publish(_ effects: inout [Effect]) throws {
+    /// - Parameter touched: nil for everything.
+    private mutating func publish(_ touched: Touched?, _ effects: inout [Effect]) throws {
         let index = appliedIndex
-        let made = try state.read { try Tables.make($0, index: index) }
-        if let published, published.names.services == made.names.services,
-            published.names.clients == made.names.clients, published.balancing.services == made.balancing.services,
-            reconciler.hasProgrammed(published.balancing.index)
-        {
+        // Copied and given back: the parts are part of this value, as are the reads.
+        var parts = tables
+        let isChanged = try state.read { state in
+            if let touched { return try parts.update(state, apps: touched.apps, nodes: touched.nodes) }
+            try parts.read(state)
+            return true
+        }
+        tables = parts
+        if !isChanged, let published, reconciler.hasProgrammed(published.balancing.index) {
             // The rules in force say already what this index asks for.
             reconciler.programmed(index)
+            effects.append(.inForce(index))
             return
         }
+        let made = parts.joined(index: index)
         published = made
         effects.append(.publish(made.names, made.balancing))
     }
@@ -342,6 +383,7 @@ public struct NodeCore {
         switch proposal {
         case .plan(let app):
             plannedApps.remove(app)
+            placingApps.remove(app)
             guard leadership.isReady else { return }
             if outcome == .done(.changed) {
                 dirtyApps.insert(app)
@@ -371,21 +413,45 @@ public struct NodeCore {
             appWakes[app] = nil
         }
         // An app with a step under way is looked at again when that step is applied.
-        for key in dirtyApps.subtracting(plannedApps).sorted() {
+        let due = dirtyApps.subtracting(plannedApps).sorted()
+        guard !due.isEmpty else { return }
+        let nodes = try self.nodes ?? state.read { try $0.nodes() }
+        self.nodes = nodes
+        // One for all that is placed now: what one app gets is gone for the next.
+        var scheduler: Scheduler?
+        // Taken out meanwhile, so that it is changed where it is and not copied.
+        var cluster = self.cluster
+        self.cluster = nil
+        defer { self.cluster = cluster }
+        let mayPlace = placingApps.isEmpty
+        for key in due {
             dirtyApps.remove(key)
-            guard let picture = try state.read({ try AppPicture($0, key) }) else {
+            guard var picture = try state.read({ try AppPicture($0, key, nodes: nodes, cluster: &cluster) }) else {
                 appWakes[key] = nil
                 note(key, nil, &effects)
                 continue
             }
+            picture.refusal = refusals[key]
             let step = Rollout.next(picture, now: now)
             appWakes[key] = step.wakeAt
             var changes = step.changes
             var refusal: Reason?
-            if !step.create.isEmpty {
-                let (tasks, reason) = try place(step.create, now: now)
+            if !step.create.isEmpty, !mayPlace {
+                // Its turn comes with the end of what is under way; until then nothing new is known of it.
+                refusal = refusals[key]
+                if changes.isEmpty { dirtyApps.insert(key) }
+            } else if !step.create.isEmpty {
+                let (tasks, reason) = try place(step.create, with: &scheduler, &cluster, nodes, now: now)
                 refusal = reason
-                if !tasks.isEmpty { changes.append(.assignTasks(AssignTasks(tasks: tasks))) }
+                for first in stride(from: 0, to: tasks.count, by: AssignTasks.tasksMax) {
+                    let some = tasks[first..<min(tasks.count, first + AssignTasks.tasksMax)]
+                    changes.append(.assignTasks(AssignTasks(tasks: Array(some), decidedAt: appliedIndex)))
+                }
+                if !tasks.isEmpty { placingApps.insert(key) }
+                // There was a better node, and is none any more: they stay.
+                if tasks.isEmpty, !picture.moving.isEmpty {
+                    changes.append(.moveTasks(MoveTasks(tasks: picture.moving.sorted(), moving: false)))
+                }
                 if reason != nil {
                     appWakes[key] = min(appWakes[key] ?? .distantFuture, now + 1000)
                 }
@@ -402,12 +468,16 @@ public struct NodeCore {
     }
 
     private mutating func place(
-        _ creations: [Rollout.Creation], now: Timestamp
+        _ creations: [Rollout.Creation], with known: inout Scheduler?, _ cluster: inout ClusterPicture?,
+        _ nodes: [NodeRow], now: Timestamp
     ) throws -> (tasks: [NewTask], refusal: Reason?) {
         // Copied and given back: the reads and the generator are both part of this value.
         var random = random
         let placed: (tasks: [NewTask], refusal: Reason?) = try state.read { state in
-            var scheduler = try ClusterPicture.scheduler(state, now: now)
+            var scheduler =
+                try known ?? Scheduler(ClusterPicture.current(&cluster, state, nodes: nodes), now: now)
+            known = nil
+            defer { known = scheduler }
             var tasks: [NewTask] = []
             var refusal: Reason?
             for creation in creations {
@@ -437,6 +507,10 @@ public struct NodeCore {
         let output = reconciler.next(now: now)
         perform(output.actions, &effects)
         reconcilerWake = output.wakeAt
+        if let index = output.awaited, index > awaited {
+            awaited = index
+            effects.append(.release(index))
+        }
         for key in output.removedVolumes where !own.values.contains(.volume(key)) {
             let removal = proposition(.volume(key), .removeVolume(VolumeChange(volume: key)))
             try propose([removal], now: now, &effects)

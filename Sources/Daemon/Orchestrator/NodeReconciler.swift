@@ -14,8 +14,8 @@ public struct NodeReconciler: Sendable {
             case waiting(until: Timestamp)
             case starting
             case up(StartedContainer, since: UInt64)
-            /// Out of service; stops once every rule that named it is gone.
-            case draining(StartedContainer)
+            /// Out of service from this index on; stops once no rule of any node names it.
+            case draining(StartedContainer, since: UInt64)
             case stopping
             /// Then the task has ended as `final` says.
             case cleaning(final: TaskState, underWay: Bool)
@@ -56,6 +56,7 @@ public struct NodeReconciler: Sendable {
     private var inventoryPending = false
     private var inventoryDue: Timestamp?
     private var programmedIndex: UInt64 = 0
+    private var releasedIndex: UInt64 = 0
 
     /// How often the node is compared with memory even when no event was seen.
     public static let inventoryIntervalMilliseconds: Int64 = 30_000
@@ -68,6 +69,8 @@ public struct NodeReconciler: Sendable {
 
     public struct Output: Sendable {
         public var actions: [Action] = []
+        /// Tasks wait for `released` at this index.
+        public var awaited: UInt64?
         public var reports: [TaskReport] = []
         public var removedVolumes: [ObjectKey] = []
         public var wakeAt: Timestamp?
@@ -117,6 +120,9 @@ public struct NodeReconciler: Sendable {
     /// Every rule of this node now follows the state at `index`.
     public mutating func programmed(_ index: UInt64) { programmedIndex = max(programmedIndex, index) }
     public func hasProgrammed(_ index: UInt64) -> Bool { programmedIndex >= index }
+
+    /// So do the rules of every other node that answers.
+    public mutating func released(_ index: UInt64) { releasedIndex = max(releasedIndex, index) }
 
     // MARK: - Observed
 
@@ -170,7 +176,7 @@ public struct NodeReconciler: Sendable {
             edit(task, attempt) { local, _ in
                 switch local.phase {
                 case .starting: local.earlyExit = exit
-                case .up(let started, _), .draining(let started): Self.ended(&local, started, exit, now: now)
+                case .up(let started, _), .draining(let started, _): Self.ended(&local, started, exit, now: now)
                 case .stopping: local.status.exitCode = exit.code
                 default: break
                 }
@@ -414,12 +420,15 @@ public struct NodeReconciler: Sendable {
             if stops {
                 local.status.ready = false
                 local.status.state = max(local.status.state, .stopping)
-                local.phase = .draining(started)
+                local.phase = .draining(started, since: local.row.version)
                 local.retryAt = now + Self.drainMillisecondsMax
                 advance(&local, now: now, &output)
             }
-        case .draining:
-            if programmedIndex >= local.row.version || local.retryAt.map({ now >= $0 }) ?? true {
+        case .draining(_, let since):
+            if min(programmedIndex, releasedIndex) < since, let end = local.retryAt, now < end {
+                // The others are asked once the own rules are right: before, it cannot stop anyway.
+                if programmedIndex >= since { output.awaited = max(output.awaited ?? 0, since) }
+            } else {
                 local.phase = .stopping
                 local.retryAt = nil
                 output.actions.append(

@@ -34,6 +34,14 @@ public struct Rollout: Sendable {
 
     let picture: AppPicture
     let now: Timestamp
+    /// Oldest first.
+    private let tasksByService: [String: [TaskRow]]
+
+    private init(picture: AppPicture, now: Timestamp) {
+        self.picture = picture
+        self.now = now
+        tasksByService = Dictionary(grouping: picture.tasks, by: \.service)
+    }
 
     public static func next(_ picture: AppPicture, now: Timestamp) -> Step {
         Rollout(picture: picture, now: now).step()
@@ -51,7 +59,11 @@ public struct Rollout: Sendable {
                 converge(service, &step)
             }
         }
-        if step.isEmpty, let end = success() { step.changes.append(end) }
+        // A global service waits for no node without room; that it is wanted there stays said.
+        let isWaiting = step.create.allSatisfy { creation in
+            creation.nodes.map { $0.isSubset(of: picture.globals[creation.service.name]?.full ?? []) } ?? false
+        }
+        if step.changes.isEmpty, isWaiting, let end = success() { step.changes.append(end) }
         prune(&step)
         step.wakeAt = nextWake()
         return step
@@ -59,7 +71,7 @@ public struct Rollout: Sendable {
 
     // MARK: - What is there
 
-    func tasks(of service: ServiceRow) -> [TaskRow] { picture.tasks.filter { $0.service == service.name } }
+    func tasks(of service: ServiceRow) -> [TaskRow] { tasksByService[service.name] ?? [] }
 
     func isStable(_ task: TaskRow) -> Bool {
         if task.isCompleted { return true }
@@ -107,6 +119,7 @@ public struct Rollout: Sendable {
         if let nodes = picture.globals[service.name] { return converge(service, on: nodes, &step) }
         // Two replicas must not write the same volume where one release hands over to the next.
         let exclusive = service.spec.hasWritableVolume
+        let takesPorts = !service.spec.hostPorts.isEmpty
         let all = tasks(of: service)
         // Lost with their node, unless they write a volume there: it is where they are, and they come back with it.
         let lost = all.filter {
@@ -116,14 +129,27 @@ public struct Rollout: Sendable {
             step.changes.append(
                 .stopTasks(StopTasks(tasks: lost.map(\.id), reason: Reason(.nodeDown, "its node does not answer"))))
         }
-        let mine = all.filter { task in !lost.contains { $0.id == task.id } }
+        let lostIDs = Set(lost.map(\.id))
+        let mine = all.filter { !lostIDs.contains($0.id) }
         let wanted = service.removed ? 0 : service.replicas
         let fresh = mine.filter { $0.goal == .run && $0.generation == service.generation && !service.removed }
         // Of a node that is to be empty: replaced like those of an earlier release, one by one.
-        let moving = exclusive ? [] : fresh.filter { picture.drained.contains($0.node) && !$0.isCompleted }
-        let current = fresh.filter { task in !moving.contains { $0.id == task.id } }
-        let old = mine.filter { task in task.goal == .run && !current.contains { $0.id == task.id } }
-        let leaving = mine.filter { $0.goal == .stop && !$0.status.state.isTerminal }.count
+        let moving =
+            exclusive
+            ? []
+            : fresh.filter {
+                (picture.drained.contains($0.node) || picture.moving.contains($0.id)) && !$0.isCompleted
+            }
+        let movingIDs = Set(moving.map(\.id))
+        let current = fresh.filter { !movingIDs.contains($0.id) }
+        let currentIDs = Set(current.map(\.id))
+        let old = mine.filter { $0.goal == .run && !currentIDs.contains($0.id) }
+        // On a node that is down they keep nothing from those of another, unless they may write there.
+        let leaving = mine.filter {
+            $0.goal == .stop && !$0.status.state.isTerminal && (exclusive || !picture.down.contains($0.node))
+        }.count
+        // What moves finds its port on another node; a release follows the other on the same ones.
+        let handsOver = exclusive || takesPorts && moving.count < old.count
         let total = current.count + old.count
 
         func stop(_ tasks: [TaskRow], _ reason: Reason) {
@@ -133,30 +159,42 @@ public struct Rollout: Sendable {
             if count > 0, !isHeldBack(service) { step.create.append(Creation(service: service, count: count)) }
         }
         let scaledDown = Reason(.stopped, "the service was scaled down")
+        let movedAway =
+            old.contains { picture.drained.contains($0.node) }
+            ? Reason(.nodeDrained, "moved to another node: its own is drained")
+            : Reason(.replaced, "moved to another node, to spread the service more evenly")
         let replaced =
-            moving.isEmpty
-            ? Reason(.replaced, "replaced by release \(picture.app.release)")
-            : Reason(.nodeDrained, "moved to another node: its own is drained")
+            moving.isEmpty ? Reason(.replaced, "replaced by release \(picture.app.release)") : movedAway
 
         if wanted == 0 { return stop(current + old, service.removed ? replaced : scaledDown) }
         if old.isEmpty {
             if current.count > wanted { return stop(leastUseful(current, current.count - wanted), scaledDown) }
-            return create(wanted - current.count - (exclusive ? leaving : 0))
+            return create(wanted - current.count - (exclusive || takesPorts ? leaving : 0))
         }
-        // A release that failed goes no further; only a new deploy or going back does.
+        // A release that failed goes no further; only a new deploy or going back does. What its tasks and those before lose
+        // with a node is made up for, as the app asks for it now: elsewhere first.
         if let rollout = picture.rollout, rollout.state == .failed, !rollout.rollingBack, moving.count < old.count {
-            return
+            if exclusive { return }
+            if total < wanted { return create(wanted - total) }
+            let forced = old.filter { picture.drained.contains($0.node) || movingIDs.contains($0.id) }
+            guard !forced.isEmpty, current.allSatisfy(isStable) else { return }
+            if total > wanted { return stop(leastUseful(forced, total - wanted), movedAway) }
+            return create(1)
         }
+        // What is missing waits neither for what moves nor for what has yet to prove itself.
+        if !handsOver, total < wanted { return create(wanted - total) }
         // One by one: the next step waits until what was started has proved itself.
         guard current.allSatisfy(isStable) else { return }
-        if exclusive {
+        if handsOver {
             guard leaving == 0 else { return }
             if total >= wanted { return stop(leastUseful(old, max(1, total - wanted)), replaced) }
             return create(wanted - total)
         }
         if current.count >= wanted { return stop(old, replaced) }
         if total > wanted { return stop(leastUseful(old, total - wanted), replaced) }
-        create(max(1, wanted - total))
+        // Tasks of a good release move a tenth at a time, a new release goes one by one.
+        let surge = moving.count == old.count ? max(1, min(moving.count, wanted / 10)) : 1
+        create(max(surge, wanted - total))
     }
 
     /// Those that serve least go first: ended ones, then such as are not ready, then the youngest.
@@ -168,11 +206,10 @@ public struct Rollout: Sendable {
 
     private func prune(_ step: inout Step) {
         var gone: [TaskID] = []
-        for name in Set(picture.tasks.map(\.service)).sorted() {
+        for (name, tasks) in tasksByService.sorted(by: { $0.key < $1.key }) {
             let isRemoved = picture.services.first { $0.name == name }?.removed ?? true
-            let ended = picture.tasks.filter {
-                $0.service == name && $0.goal == .stop && $0.status.state.isTerminal
-                    && $0.id != picture.rollout?.failedTask
+            let ended = tasks.filter {
+                $0.goal == .stop && $0.status.state.isTerminal && $0.id != picture.rollout?.failedTask
             }
             gone += ended.dropLast(isRemoved ? 0 : Self.endedTasksKept).map(\.id)
         }
@@ -219,21 +256,21 @@ public struct Rollout: Sendable {
         if now - rollout.progressAt > rollout.progressDeadlineMilliseconds {
             let stuck = fresh.first { !isStable($0) }
             let seconds = rollout.progressDeadlineMilliseconds / 1000
-            let detail = stuck?.status.reason.map { ": \($0.message)" } ?? ""
+            let cause = stuck?.status.reason ?? picture.refusal
+            let detail = cause.map { ": \($0.message)" } ?? ""
             return fail(
-                Reason(.deadlineExceeded, "no progress for \(seconds) s\(detail)", hint: stuck?.status.reason?.hint),
-                stuck?.id)
+                Reason(.deadlineExceeded, "no progress for \(seconds) s\(detail)", hint: cause?.hint), stuck?.id)
         }
         return nil
     }
 
     private func nextWake() -> Timestamp? {
-        let isMoving = picture.tasks.contains { task in
-            task.goal == .run
-                && (picture.drained.contains(task.node)
-                    || picture.services.contains {
-                        $0.name == task.service && $0.spec.isGlobal && $0.generation != task.generation
-                    })
+        let isMoving = picture.services.contains { service in
+            tasks(of: service).contains { task in
+                task.goal == .run
+                    && (picture.drained.contains(task.node) || picture.moving.contains(task.id)
+                        || service.spec.isGlobal && service.generation != task.generation)
+            }
         }
         guard runningRollout != nil || isMoving else { return nil }
         var wakes: [Timestamp] = []

@@ -7,9 +7,12 @@ public enum Tables {
     /// A task gets traffic while it is wanted and its container is up.
     static func isEndpoint(_ task: TaskRow) -> Bool { task.goal == .run && task.status.ready }
 
-    public static func make(_ state: StateView, index: UInt64) throws -> (names: NameTable, balancing: BalancingTable) {
+    /// - Parameter node: whose own ports are part of it.
+    public static func make(
+        _ state: StateView, index: UInt64, node: NodeID? = nil
+    ) throws -> (names: NameTable, balancing: BalancingTable) {
         make(
-            index: index, services: try state.services(), tasks: try state.tasks(),
+            index: index, node: node, services: try state.services(), tasks: try state.tasks(),
             ports: try state.ports(),
             silent: Dictionary(
                 try state.nodes().filter { $0.liveness != .ready }.map { ($0.id, $0.liveness) },
@@ -19,7 +22,7 @@ public enum Tables {
     /// Pure. What runs on a node that does not answer gets no traffic; while it is only suspect, that holds as long as
     /// something else can serve. `services` sorted by namespace, app, name; `tasks` in any order.
     public static func make(
-        index: UInt64, services: [ServiceRow], tasks: [TaskRow], ports: [PortRow],
+        index: UInt64, node: NodeID? = nil, services: [ServiceRow], tasks: [TaskRow], ports: [PortRow],
         silent: [NodeID: NodeRow.Liveness] = [:]
     ) -> (names: NameTable, balancing: BalancingTable) {
         struct ServiceKey: Hashable {
@@ -61,12 +64,17 @@ public enum Tables {
                         vip: vip, endpoints: ready, ports: (published[key] ?? []).map(\.port).sorted()))
             }
         }
+        let pinned = tasks.filter { $0.node == node && isEndpoint($0) }.flatMap { task in
+            task.spec.hostPorts.map { PinnedPort(port: $0, endpoint: task.address) }
+        }
         let clients = tasks.filter { !$0.status.state.isTerminal }
             .map { NameClient(address: $0.address, app: $0.app) }
             .sorted { $0.address < $1.address }
         return (
             NameTable(index: index, services: named, clients: clients),
-            BalancingTable(index: index, services: balanced.sorted { $0.vip < $1.vip })
+            BalancingTable(
+                index: index, services: balanced.sorted { $0.vip < $1.vip },
+                pinned: pinned.sorted { ($0.port, $0.endpoint) < ($1.port, $1.endpoint) })
         )
     }
 }

@@ -2,6 +2,8 @@
 
 /// Where a member listens for the others: `10.0.0.1:4484`, `[fd00::1]:4484`, `node-a.example:4484`; the port may be left out.
 struct PeerAddress: Hashable, Sendable, CustomStringConvertible {
+    /// Of the API over TLS.
+    static let standardAPIPort = 4_483
     static let standardPort = 4484
 
     var host: String

@@ -20,7 +20,7 @@ final class PeerCertificates: Sendable {
     struct Contexts: Sendable {
         var client: NIOSSLContext
         var server: NIOSSLContext
-        /// For the API: the other side needs no certificate, and is shown the authority's with the own.
+        /// For the API: the other side may show a certificate, and is shown the authority's with the own.
         var api: NIOSSLContext
         /// End of the own certificate.
         var expiry: Date
@@ -30,6 +30,8 @@ final class PeerCertificates: Sendable {
         var shown: NodeCertificate
         /// PEM by id.
         var authorities: [String: String]
+        /// DNS names and URIs in the own certificate.
+        var names: [String]
     }
 
     let files: CertificateFiles
@@ -124,6 +126,8 @@ final class PeerCertificates: Sendable {
         var api = TLSConfiguration.makeServerConfiguration(
             certificateChain: shown + authorities.map { .certificate($0.wire) }, privateKey: own)
         api.minimumTLSVersion = .tlsv13
+        api.trustRoots = roots
+        api.certificateVerification = .optionalVerification
         api.shutdownTimeout = .seconds(1)
         var warnings: [String] = []
         if let mode = mode(of: files.key), mode & 0o077 != 0 {
@@ -143,7 +147,7 @@ final class PeerCertificates: Sendable {
                 authority: authorities.first { $0.parsed.publicKey.isValidSignature(leaf.signature, for: leaf) }
                     .map { CertificateAuthority.id(of: $0.parsed) } ?? "",
                 notBefore: leaf.notValidBefore.timestamp, notAfter: leaf.notValidAfter.timestamp,
-                trusted: known.keys.sorted()), authorities: known)
+                trusted: known.keys.sorted()), authorities: known, names: names(of: leaf))
     }
 
     /// One certificate, for TLS and to be looked at.

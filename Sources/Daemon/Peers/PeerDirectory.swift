@@ -10,6 +10,8 @@ struct Peer: Hashable, Sendable {
     /// What its certificate must name, too, where the cluster has an authority of its own: a later node of the same name
     /// is another one.
     var uri: String?
+    /// The same of the cluster whose place this one took: certificates are exchanged one after the other.
+    var formerURI: String?
 }
 
 /// Who belongs to the cluster, and what follows from that for those who knock.
@@ -94,7 +96,8 @@ struct PeerDirectory: Hashable, Sendable {
     /// A certificate belongs to the member named in it: without this check, any member could speak for any other.
     func wrongCertificate(of peer: Peer, names: [String]) -> PeerRefusal? {
         let isNamed = names.contains { $0.lowercased() == peer.name.lowercased() }
-        guard !isNamed || !(peer.uri.map(names.contains) ?? true) else { return nil }
+        let isNode = peer.uri.map { names.contains($0) || peer.formerURI.map(names.contains) == true } ?? true
+        guard !isNamed || !isNode else { return nil }
         let said = names.isEmpty ? "no DNS name" : names.prefix(4).map { "`\($0.prefix(64))`" }.joined(separator: ", ")
         return PeerRefusal(
             .certificate,

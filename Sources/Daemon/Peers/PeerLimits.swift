@@ -13,7 +13,7 @@ struct PeerLimits: Sendable {
     var retryFirst = TimeAmount.milliseconds(50)
     var retryLast = TimeAmount.seconds(1)
     /// Connections others may have open to this member, and those of them that have not been greeted yet.
-    var acceptedMax = 256
+    var acceptedMax = 1_024
     var greetingMax = 64
 
     /// Messages waiting for one peer, in bytes of memory and in number. Beyond it they are lost, as a network may lose them.

@@ -25,10 +25,12 @@ struct PeerEvents: Sendable {
     }
 }
 
-/// How members talk: each dials each of the others over TLS and is dialled by them, one connection for each kind of stream.
+/// How nodes talk: each dials the members of the log over TLS, and whoever it has something to ask, one connection for each
+/// kind of stream.
 final class PeerTransport: Service {
     private struct Link {
-        var raft: RaftLink
+        /// Nil for a node that is no member of the log.
+        var raft: RaftLink?
         var forward: ForwardLink
     }
 
@@ -41,6 +43,8 @@ final class PeerTransport: Service {
     private struct State {
         var listener: (any Channel)?
         var links: [MemberID: Link] = [:]
+        /// Peers that are members of the log; nil: all are.
+        var members: Set<MemberID>?
         var accepted: [ObjectIdentifier: Accepted] = [:]
         /// The newest open connection of each member for raft messages, and when it was last heard from.
         var heard: [MemberID: ObjectIdentifier] = [:]
@@ -131,7 +135,9 @@ final class PeerTransport: Service {
             }
             return (state.listener, state.links, state.accepted)
         }
-        var closing = links.sorted { $0.key < $1.key }.flatMap { [$0.value.raft.stop(), $0.value.forward.stop()] }
+        var closing = links.sorted { $0.key < $1.key }.flatMap {
+            [$0.value.raft?.stop(), $0.value.forward.stop()].compactMap { $0 }
+        }
         if let listener {
             listener.close(promise: nil)
             closing.append(listener.closeFuture)
@@ -176,21 +182,30 @@ final class PeerTransport: Service {
 
     // MARK: - Members
 
-    /// The members as they are now. Connections with those gone are ended, new ones are dialled.
-    /// - Parameter removed: ids that never come back; they are told so when they knock.
-    func replacePeers(_ peers: [Peer], removed: Set<MemberID>) {
+    /// The others as they are now. Connections with those gone are ended, new ones are dialled.
+    /// - Parameters:
+    ///   - removed: ids that never come back; they are told so when they knock.
+    ///   - members: those that take part in the log; nil: all. Others are dialled only to be asked something.
+    func replacePeers(_ peers: [Peer], removed: Set<MemberID>, members: Set<MemberID>? = nil) {
         ground.replace(peers, removed: removed)
         let directory = ground.directory
-        let (gone, strangers) = state.withLock { state in
-            let gone = state.links.filter { directory.peers[$0.key] != $0.value.raft.peer }
+        let (gone, outside, strangers) = state.withLock { state in
+            state.members = members
+            let gone = state.links.filter { directory.peers[$0.key] != $0.value.forward.peer }
             for id in gone.keys { state.links[id] = nil }
+            var outside: [RaftLink] = []
+            for (id, link) in state.links where members?.contains(id) == false {
+                state.links[id]?.raft = nil
+                if let raft = link.raft { outside.append(raft) }
+            }
             let strangers = state.accepted.values.map(\.connection)
-            return (gone, strangers)
+            return (gone, outside, strangers)
         }
         for (_, link) in gone {
-            _ = link.raft.stop()
+            _ = link.raft?.stop()
             _ = link.forward.stop()
         }
+        for link in outside { _ = link.stop() }
         for connection in strangers {
             connection.loop.execute {
                 guard let peer = connection.peer, directory.peers[peer.id] == nil else { return }
@@ -211,14 +226,17 @@ final class PeerTransport: Service {
         let fresh = state.withLock { state -> [RaftLink] in
             guard state.isRunning else { return [] }
             var fresh: [RaftLink] = []
-            for peer in directory.peers.values.sorted(by: { $0.id < $1.id }) where state.links[peer.id] == nil {
-                let link = Link(
-                    raft: RaftLink(
+            for peer in directory.peers.values.sorted(by: { $0.id < $1.id }) {
+                var link =
+                    state.links[peer.id] ?? Link(forward: ForwardLink(peer, loop: group.next(), ground: ground))
+                if link.raft == nil, state.members?.contains(peer.id) != false {
+                    let raft = RaftLink(
                         peer, loop: group.next(), ground: ground,
-                        lost: { [weak self] in self?.lost($0) }, refused: events.refused),
-                    forward: ForwardLink(peer, loop: group.next(), ground: ground))
+                        lost: { [weak self] in self?.lost($0) }, refused: events.refused)
+                    link.raft = raft
+                    fresh.append(raft)
+                }
                 state.links[peer.id] = link
-                fresh.append(link.raft)
             }
             return fresh
         }
@@ -235,7 +253,7 @@ final class PeerTransport: Service {
         let directory = ground.directory
         let (links, heard, last) = state.withLock { ($0.links, $0.heard, $0.lastHeard) }
         return directory.peers.values.sorted { $0.id < $1.id }.map { peer in
-            let link = links[peer.id]?.raft.status
+            let link = links[peer.id]?.raft?.status
             return PeerStatus(
                 id: peer.id, name: peer.name, address: "\(peer.address)", isConnected: link?.isConnected ?? false,
                 isHeard: heard[peer.id] != nil,
@@ -256,7 +274,7 @@ final class PeerTransport: Service {
             return
         }
         let links = state.withLock { $0.links }
-        for (member, messages) in Dictionary(grouping: messages, by: \.to) { links[member]?.raft.send(messages) }
+        for (member, messages) in Dictionary(grouping: messages, by: \.to) { links[member]?.raft?.send(messages) }
     }
 
     /// Has another member work on a request.

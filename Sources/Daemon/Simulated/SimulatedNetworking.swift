@@ -98,7 +98,7 @@ final class SimulatedNetworking: Networking {
         try state.withLock { state in
             try state.faults.take(.program)
             state.table = table
-            return Self.taken(table.services.flatMap(\.ports), state)
+            return Self.taken(table.ports, state)
         }
     }
 

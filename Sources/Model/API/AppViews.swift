@@ -104,17 +104,21 @@ public struct PortView: Hashable, Codable, Sendable {
     public var hostPort: UInt16?
     public var containerPort: UInt16
     public var `protocol`: PortProtocol
+    public var mode: PortMode
     public var service: String
 
-    public init(hostPort: UInt16?, containerPort: UInt16, protocol: PortProtocol, service: String) {
+    public init(
+        hostPort: UInt16?, containerPort: UInt16, protocol: PortProtocol, mode: PortMode = .ingress, service: String
+    ) {
         self.hostPort = hostPort
         self.containerPort = containerPort
         self.protocol = `protocol`
+        self.mode = mode
         self.service = service
     }
 
     private enum CodingKeys: String, CodingKey {
-        case hostPort, containerPort, `protocol`, service
+        case hostPort, containerPort, `protocol`, mode, service
     }
 
     /// Absent values are written as null: every name is always there.
@@ -123,6 +127,7 @@ public struct PortView: Hashable, Codable, Sendable {
         try container.encode(hostPort, forKey: .hostPort)
         try container.encode(containerPort, forKey: .containerPort)
         try container.encode(`protocol`, forKey: .`protocol`)
+        try container.encode(mode, forKey: .mode)
         try container.encode(service, forKey: .service)
     }
 }
@@ -259,6 +264,38 @@ public struct OperationView: Hashable, Codable, Sendable {
         self.app = app
         self.namespace = namespace
         self.rollout = rollout
+    }
+}
+
+/// `GET /v1/tasks`: what there is, and what there is not.
+public struct TaskListView: Hashable, Codable, Sendable {
+    /// Replicas of a service that no node takes, so that there are no tasks of them.
+    public struct Unplaced: Hashable, Codable, Sendable {
+        public var app: String
+        public var namespace: String
+        public var service: String
+        /// At least 1.
+        public var count: Int
+        public var reason: Reason
+
+        public init(app: String, namespace: String, service: String, count: Int, reason: Reason) {
+            self.app = app
+            self.namespace = namespace
+            self.service = service
+            self.count = count
+            self.reason = reason
+        }
+    }
+
+    public var items: [TaskView]
+    /// Nil when there are none.
+    public var unplaced: [Unplaced]?
+    public var index: UInt64
+
+    public init(items: [TaskView], unplaced: [Unplaced]? = nil, index: UInt64) {
+        self.items = items
+        self.unplaced = unplaced
+        self.index = index
     }
 }
 

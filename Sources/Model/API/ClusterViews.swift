@@ -173,18 +173,24 @@ public struct ClusterView: Hashable, Codable, Sendable {
     public var members: [MemberView]
     /// Machines, members included.
     public var nodes: Int
+    /// A node that says nothing for so long is down, for example `5s`. Nil from a daemon that does not say so.
+    public var downAfter: String?
 
-    public init(id: String, leader: String?, term: UInt64, commitIndex: UInt64, members: [MemberView], nodes: Int) {
+    public init(
+        id: String, leader: String?, term: UInt64, commitIndex: UInt64, members: [MemberView], nodes: Int,
+        downAfter: String? = nil
+    ) {
         self.id = id
         self.leader = leader
         self.term = term
         self.commitIndex = commitIndex
         self.members = members
         self.nodes = nodes
+        self.downAfter = downAfter
     }
 
     private enum CodingKeys: String, CodingKey {
-        case id, leader, term, commitIndex, members, nodes
+        case id, leader, term, commitIndex, members, nodes, downAfter
     }
 
     public func encode(to encoder: any Encoder) throws {
@@ -195,7 +201,15 @@ public struct ClusterView: Hashable, Codable, Sendable {
         try container.encode(commitIndex, forKey: .commitIndex)
         try container.encode(members, forKey: .members)
         try container.encode(nodes, forKey: .nodes)
+        try container.encode(downAfter, forKey: .downAfter)
     }
+}
+
+/// `PATCH /v1/cluster`. Nil leaves it as it is.
+public struct ClusterPatch: Hashable, Codable, Sendable {
+    /// For example `10s`.
+    public var downAfter: String?
+    public init(downAfter: String?) { self.downAfter = downAfter }
 }
 
 /// The answer of `POST /v1/cluster/transfer-leader`.
@@ -225,9 +239,21 @@ public struct SnapshotView: Hashable, Codable, Sendable {
     public var sha256: String
     /// On the node's disk.
     public var path: String
+    /// Who wanted it, and with that how long it stays.
+    public var kind: Kind
+
+    public enum Kind: String, Codable, Sendable {
+        /// The node itself, so that its log can be cut: the newest two.
+        case log
+        /// The schedule: the newest seven.
+        case scheduled
+        /// Somebody who asked: the newest two.
+        case manual
+    }
 
     public init(
-        name: String, index: UInt64, term: UInt64, bytes: Int64, createdAt: Timestamp, sha256: String, path: String
+        name: String, index: UInt64, term: UInt64, bytes: Int64, createdAt: Timestamp, sha256: String, path: String,
+        kind: Kind
     ) {
         self.name = name
         self.index = index
@@ -236,5 +262,6 @@ public struct SnapshotView: Hashable, Codable, Sendable {
         self.createdAt = createdAt
         self.sha256 = sha256
         self.path = path
+        self.kind = kind
     }
 }

@@ -29,6 +29,41 @@ public struct WhyView: Hashable, Codable, Sendable {
     }
 }
 
+/// `GET` and `POST /v1/rebalance`: which tasks go to other nodes, and why.
+public struct RebalanceView: Hashable, Codable, Sendable {
+    public struct Move: Hashable, Codable, Sendable {
+        public var task: TaskID
+        public var app: String
+        public var namespace: String
+        public var service: String
+        public var from: String
+        /// The best node as things are now; which it becomes is decided when its turn comes.
+        public var to: String
+        public var why: String
+
+        public init(
+            task: TaskID, app: String, namespace: String, service: String, from: String, to: String, why: String
+        ) {
+            self.task = task
+            self.app = app
+            self.namespace = namespace
+            self.service = service
+            self.from = from
+            self.to = to
+            self.why = why
+        }
+    }
+
+    public var moves: [Move]
+    /// Tasks that are moving, or wait for their turn.
+    public var underWay: Int
+
+    public init(moves: [Move], underWay: Int) {
+        self.moves = moves
+        self.underWay = underWay
+    }
+}
+
 extension Validation {
     public static let nodeLabelsMax = 64
     public static let nodeTaintsMax = 50

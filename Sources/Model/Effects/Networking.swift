@@ -193,11 +193,17 @@ public struct BalancingTable: Hashable, Codable, Sendable {
     public var index: UInt64
     /// Sorted by vip.
     public var services: [BalancedService]
+    /// Of tasks of this node alone, sorted by port.
+    public var pinned: [PinnedPort]
 
-    public init(index: UInt64, services: [BalancedService]) {
+    public init(index: UInt64, services: [BalancedService], pinned: [PinnedPort] = []) {
         self.index = index
         self.services = services
+        self.pinned = pinned
     }
+
+    /// Every port this node publishes, however it is reached.
+    public var ports: [PublishedPort] { services.flatMap(\.ports) + pinned.map(\.port) }
 
     public static let empty = BalancingTable(index: 0, services: [])
 }
@@ -214,6 +220,35 @@ public struct BalancedService: Hashable, Codable, Sendable {
         self.endpoints = endpoints
         self.ports = ports
     }
+}
+
+/// A port of this node that leads to one task here.
+public struct PinnedPort: Hashable, Codable, Sendable {
+    public var port: PublishedPort
+    public var endpoint: IPv4Address
+
+    public init(port: PublishedPort, endpoint: IPv4Address) {
+        self.port = port
+        self.endpoint = endpoint
+    }
+}
+
+/// What a node can give only once.
+public struct HostPort: Hashable, Comparable, Codable, Sendable, CustomStringConvertible {
+    public var number: UInt16
+    public var `protocol`: PortProtocol
+
+    public init(_ number: UInt16, protocol: PortProtocol) {
+        self.number = number
+        self.protocol = `protocol`
+    }
+
+    public init(_ port: PublishedPort) { self.init(port.hostPort, protocol: port.protocol) }
+
+    public static func < (left: Self, right: Self) -> Bool {
+        (left.number, left.protocol.rawValue) < (right.number, right.protocol.rawValue)
+    }
+    public var description: String { "\(number)/\(`protocol`.rawValue)" }
 }
 
 public struct PublishedPort: Hashable, Comparable, Codable, Sendable, CustomStringConvertible {

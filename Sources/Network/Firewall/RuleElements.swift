@@ -47,19 +47,20 @@ struct RuleElements: Equatable, Sendable {
             add(.svc, "\(service.vip)", "goto \(chain)")
             for (slot, endpoint) in endpoints.enumerated() { add(.ep, "\(service.vip) . \(slot)", "\(endpoint)") }
         }
-        for port in service.ports {
-            let key = "\(port.protocol.rawValue) . \(port.hostPort)"
-            guard !endpoints.isEmpty else {
-                add(.hp_none, key)
-                continue
-            }
-            let chain = BalanceChain(.published, endpoints: endpoints.count, spreadBy: UInt32(port.hostPort))
-            chains.insert(chain)
-            add(.hostport, key, "goto \(chain)")
-            let map: Collection = port.protocol == .tcp ? .hp_tcp : .hp_udp
-            for (slot, endpoint) in endpoints.enumerated() {
-                add(map, "\(port.hostPort) . \(slot)", "\(endpoint) . \(port.containerPort)")
-            }
+        for port in service.ports { add(port, endpoints) }
+    }
+
+    mutating func add(_ pin: PinnedPort) { add(pin.port, [pin.endpoint]) }
+
+    private mutating func add(_ port: PublishedPort, _ endpoints: ArraySlice<IPv4Address>) {
+        let key = "\(port.protocol.rawValue) . \(port.hostPort)"
+        guard !endpoints.isEmpty else { return add(.hp_none, key) }
+        let chain = BalanceChain(.published, endpoints: endpoints.count, spreadBy: UInt32(port.hostPort))
+        chains.insert(chain)
+        add(.hostport, key, "goto \(chain)")
+        let map: Collection = port.protocol == .tcp ? .hp_tcp : .hp_udp
+        for (slot, endpoint) in endpoints.enumerated() {
+            add(map, "\(port.hostPort) . \(slot)", "\(endpoint) . \(port.containerPort)")
         }
     }
 

@@ -5,6 +5,7 @@ internal import Model
 struct RuleState: Equatable, Sendable {
     /// By VIP; ports nobody else has.
     private(set) var services: [IPv4Address: BalancedService] = [:]
+    private(set) var pinned: [HostPort: PinnedPort] = [:]
     var attachments: [LinkName: IPv4Address] = [:]
 
     /// - Parameter refused: ports not to publish.
@@ -15,15 +16,22 @@ struct RuleState: Equatable, Sendable {
         refused: Set<PublishedPort> = []
     ) -> (state: RuleState, doubled: [PublishedPort]) {
         var state = RuleState(attachments: attachments)
-        var taken: Set<PortKey> = []
+        var taken: Set<HostPort> = []
         var doubled: [PublishedPort] = []
         for var service in table.services where state.services[service.vip] == nil {
             var kept: [PublishedPort] = []
             for port in service.ports where !refused.contains(port) {
-                if taken.insert(PortKey(port)).inserted { kept.append(port) } else { doubled.append(port) }
+                if taken.insert(HostPort(port)).inserted { kept.append(port) } else { doubled.append(port) }
             }
             service.ports = kept
             state.services[service.vip] = service
+        }
+        for pin in table.pinned where !refused.contains(pin.port) {
+            if taken.insert(HostPort(pin.port)).inserted {
+                state.pinned[HostPort(pin.port)] = pin
+            } else {
+                doubled.append(pin.port)
+            }
         }
         return (state, doubled)
     }
@@ -34,6 +42,8 @@ struct RuleState: Equatable, Sendable {
         var come = RuleElements()
         for (vip, service) in services where new.services[vip] != service { gone.add(service) }
         for (vip, service) in new.services where services[vip] != service { come.add(service) }
+        for (port, pin) in pinned where new.pinned[port] != pin { gone.add(pin) }
+        for (port, pin) in new.pinned where pinned[port] != pin { come.add(pin) }
         for (link, address) in attachments where new.attachments[link] != address { gone.add(link, address) }
         for (link, address) in new.attachments where attachments[link] != address { come.add(link, address) }
         return (gone, come)
@@ -53,48 +63,48 @@ struct RuleState: Equatable, Sendable {
             if !Set(service.endpoints).isSubset(of: next.endpoints) { return true }
             if !Set(service.ports).isSubset(of: next.ports) { return true }
         }
+        if pinned.contains(where: { new.pinned[$0.key] != $0.value }) { return true }
         return new.services.contains { vip, service in
             service.ports.contains { $0.protocol == .udp && services[vip]?.ports.contains($0) != true }
-        }
+        } || new.pinned.contains { $0.key.protocol == .udp && pinned[$0.key] == nil }
     }
 
     /// True for a UDP flow this state would not make: to an endpoint that left, or past the balancing to the host.
     ///
     /// Others are left alone: a TCP connection ends when one of its ends does, and draining relies on it.
-    func isStale(_ flow: Flow, published: [PortKey: BalancedService], ranges: AddressRanges) -> Bool {
-        guard flow.protocolNumber == PortKey.udpNumber else { return false }
+    func isStale(_ flow: Flow, published: [HostPort: Publication], ranges: AddressRanges) -> Bool {
+        guard flow.protocolNumber == HostPort.udpNumber else { return false }
         if ranges.virtual.contains(flow.destination) {
             return services[flow.destination]?.endpoints.contains(flow.answering) != true
         }
-        let service = published[PortKey(hostPort: flow.destinationPort, protocol: .udp)]
+        let goal = published[HostPort(flow.destinationPort, protocol: .udp)]
         if flow.isTranslated {
             guard ranges.containers.contains(flow.answering) else { return false }
-            let goal = service?.ports.first { $0.hostPort == flow.destinationPort && $0.protocol == .udp }
-            return service?.endpoints.contains(flow.answering) != true || goal?.containerPort != flow.answeringPort
+            return goal?.endpoints.contains(flow.answering) != true || goal?.containerPort != flow.answeringPort
         }
-        return service != nil && !ranges.containers.contains(flow.source)
+        return goal != nil && !ranges.containers.contains(flow.source)
             && flow.destination != AddressRanges.nameServer
     }
 
-    /// Who has each published port.
-    var published: [PortKey: BalancedService] {
-        var found: [PortKey: BalancedService] = [:]
-        for service in services.values { for port in service.ports { found[PortKey(port)] = service } }
+    /// Where a published port leads.
+    struct Publication: Equatable {
+        var endpoints: [IPv4Address]
+        var containerPort: UInt16
+    }
+
+    var published: [HostPort: Publication] {
+        var found = pinned.mapValues {
+            Publication(endpoints: [$0.endpoint], containerPort: $0.port.containerPort)
+        }
+        for service in services.values {
+            for port in service.ports {
+                found[HostPort(port)] = Publication(endpoints: service.endpoints, containerPort: port.containerPort)
+            }
+        }
         return found
     }
 }
 
-/// What a host can give only once.
-struct PortKey: Hashable, Sendable {
+extension HostPort {
     static let udpNumber: UInt8 = 17
-
-    var hostPort: UInt16
-    var `protocol`: PortProtocol
-
-    init(hostPort: UInt16, protocol: PortProtocol) {
-        self.hostPort = hostPort
-        self.protocol = `protocol`
-    }
-
-    init(_ port: PublishedPort) { self.init(hostPort: port.hostPort, protocol: port.protocol) }
 }

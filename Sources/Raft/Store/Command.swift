@@ -51,6 +51,20 @@ public enum Change: Hashable, Sendable {
     case rotateJoinToken(RotateJoinToken)
     case changeCertificates(CertificateChange)
     case changeAuthority(AuthorityChange)
+    case moveTasks(MoveTasks)
+    case putAPIToken(APITokenRow)
+    case removeAPIToken(APITokenChange)
+    case setCluster(SetCluster)
+    /// A member id in the place of one that left the log's membership: for a node that outlived its cluster's quorum.
+    case giveMember(NodeChange)
+    case succeedCluster(SucceedCluster)
+}
+
+/// What people say about the cluster. Nil leaves it as it is.
+public struct SetCluster: Hashable, Codable, Sendable {
+    /// In `MetaRow.downAfterRange`.
+    public var downAfterMilliseconds: Int64?
+    public init(downAfterMilliseconds: Int64?) { self.downAfterMilliseconds = downAfterMilliseconds }
 }
 
 public struct JoinTokenChange: Hashable, Codable, Sendable {
@@ -73,6 +87,11 @@ public struct RotateJoinToken: Hashable, Codable, Sendable {
     }
 }
 
+public struct APITokenChange: Hashable, Codable, Sendable {
+    public var id: String
+    public init(id: String) { self.id = id }
+}
+
 /// Makes a machine a node, if its token is good for it and neither its id nor its name is in use. `node.member` and
 /// `node.subnet` are given by the state, whatever they say.
 public struct AdmitNode: Hashable, Codable, Sendable {
@@ -88,6 +107,18 @@ public struct AdmitNode: Hashable, Codable, Sendable {
 public struct NodeChange: Hashable, Codable, Sendable {
     public var node: NodeID
     public init(node: NodeID) { self.node = node }
+}
+
+/// Writes into the log what was decided offline: that a survivor was made a cluster of its own. Whoever replays the log
+/// from its beginning learns of it here.
+public struct SucceedCluster: Hashable, Codable, Sendable {
+    public var clusterID: String
+    public var previousClusterID: String
+
+    public init(clusterID: String, previousClusterID: String) {
+        self.clusterID = clusterID
+        self.previousClusterID = previousClusterID
+    }
 }
 
 /// What people say about a node. Nil leaves it as it is.
@@ -174,13 +205,28 @@ public struct ScaleService: Hashable, Codable, Sendable {
 
 public struct AppChange: Hashable, Codable, Sendable {
     public var app: ObjectKey
-    public init(app: ObjectKey) { self.app = app }
+    /// Only a deletion looks at it.
+    public var condition: Precondition?
+    public init(app: ObjectKey, condition: Precondition? = nil) {
+        self.app = app
+        self.condition = condition
+    }
 }
 
-/// Tasks the leader places. An item whose service, generation or address is no longer free to use is skipped.
+/// Tasks the leader places. An item whose service, generation or address is no longer free to use, or whose node is gone,
+/// takes none by now or is another than it was when the place was found, is skipped.
 public struct AssignTasks: Hashable, Codable, Sendable {
+    /// So many get places of their own in the order of all tasks, and stay far below the bound of an entry.
+    public static let tasksMax = 500
+
     public var tasks: [NewTask]
-    public init(tasks: [NewTask]) { self.tasks = tasks }
+    /// Index of the state the places were found in; nil where that does not matter.
+    public var decidedAt: UInt64?
+
+    public init(tasks: [NewTask], decidedAt: UInt64? = nil) {
+        self.tasks = tasks
+        self.decidedAt = decidedAt
+    }
 }
 
 public struct NewTask: Hashable, Codable, Sendable {
@@ -210,6 +256,17 @@ public struct StopTasks: Hashable, Codable, Sendable {
     public init(tasks: [TaskID], reason: Reason) {
         self.tasks = tasks
         self.reason = reason
+    }
+}
+
+/// Tasks that are to move to better nodes, each once another has taken its place; or that stay after all.
+public struct MoveTasks: Hashable, Codable, Sendable {
+    public var tasks: [TaskID]
+    public var moving: Bool
+
+    public init(tasks: [TaskID], moving: Bool) {
+        self.tasks = tasks
+        self.moving = moving
     }
 }
 

@@ -68,6 +68,12 @@ extension Command {
         case .rotateJoinToken(let body): try encoded(30, body)
         case .changeCertificates(let body): try encoded(31, body)
         case .changeAuthority(let body): try encoded(32, body)
+        case .moveTasks(let body): try encoded(33, body)
+        case .putAPIToken(let body): try encoded(40, body)
+        case .removeAPIToken(let body): try encoded(41, body)
+        case .setCluster(let body): try encoded(46, body)
+        case .giveMember(let body): try encoded(35, body)
+        case .succeedCluster(let body): try encoded(36, body)
         }
     }
 
@@ -134,6 +140,12 @@ extension Command {
         case 30: return try json(RotateJoinToken.self, Change.rotateJoinToken)
         case 31: return try json(CertificateChange.self, Change.changeCertificates)
         case 32: return try json(AuthorityChange.self, Change.changeAuthority)
+        case 33: return try json(MoveTasks.self, Change.moveTasks)
+        case 40: return try json(APITokenRow.self, Change.putAPIToken)
+        case 41: return try json(APITokenChange.self, Change.removeAPIToken)
+        case 46: return try json(SetCluster.self, Change.setCluster)
+        case 35: return try json(NodeChange.self, Change.giveMember)
+        case 36: return try json(SucceedCluster.self, Change.succeedCluster)
         default: return nil
         }
     }

@@ -43,6 +43,15 @@ public struct StateView {
         try db.row("SELECT * FROM join_tokens WHERE id = ?", [id]).map(JoinTokenRow.init)
     }
 
+    /// Oldest first; expired ones too, for as long as they are kept.
+    public func apiTokens() throws -> [APITokenRow] {
+        try db.rows("SELECT * FROM api_tokens ORDER BY created_at, id").map(APITokenRow.init)
+    }
+
+    public func apiToken(_ id: String) throws -> APITokenRow? {
+        try db.row("SELECT * FROM api_tokens WHERE id = ?", [id]).map(APITokenRow.init)
+    }
+
     public func apps(namespace: String? = nil) throws -> [AppRow] {
         try db.rows(
             "SELECT * FROM apps WHERE namespace = coalesce(?, namespace) ORDER BY namespace, name", [namespace]
@@ -65,40 +74,58 @@ public struct StateView {
         ).map(ServiceRow.init)
     }
 
+    /// Also those leaving the app.
+    public func services(of key: ObjectKey) throws -> [ServiceRow] {
+        try db.rows(
+            "\(ServiceRow.select) WHERE s.namespace = ? AND s.app = ? ORDER BY s.name", [key.namespace, key.name]
+        ).map(ServiceRow.init)
+    }
+
     /// Oldest first.
     public func tasks(app key: ObjectKey) throws -> [TaskRow] {
         try taskRows(
-            db.rows(
-                "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence", [key.namespace, key.name]
-            ))
+            "\(TaskRow.select) WHERE t.namespace = ? AND t.app = ? ORDER BY t.sequence",
+            [key.namespace, key.name])
     }
 
     public func tasks(namespace: String? = nil) throws -> [TaskRow] {
         try taskRows(
-            db.rows(
-                "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
-                [namespace]
-            ))
+            "\(TaskRow.select) WHERE t.namespace = coalesce(?, t.namespace) ORDER BY t.namespace, t.app, t.sequence",
+            [namespace])
     }
 
     public func task(_ id: TaskID) throws -> TaskRow? {
         try db.row("\(TaskRow.select) WHERE t.id = ?", [id.raw]).map(TaskRow.init)
     }
 
+    /// Those that are to move and have not ended, oldest first.
+    public func movingTasks(limit: Int) throws -> [(id: TaskID, app: ObjectKey)] {
+        try db.rows(
+            """
+            SELECT id, namespace, app FROM tasks
+            WHERE moving = 1 AND goal = 'run' AND state NOT IN ('stopped', 'failed') ORDER BY sequence, id LIMIT ?
+            """, [limit]
+        ).map { (TaskID($0.text("id")), ObjectKey(namespace: $0.text("namespace"), name: $0.text("app"))) }
+    }
+
+    /// The node of a task and whether it has ended; nil when it has no row. Cheaper than the whole row.
+    public func place(of id: TaskID) throws -> (node: NodeID, isEnded: Bool)? {
+        try db.row("SELECT node, state IN ('stopped', 'failed') AS ended FROM tasks WHERE id = ?", [id.raw])
+            .map { (NodeID($0.text("node")), $0.flag("ended")) }
+    }
+
     /// At most two: enough to know whether a prefix is unique.
     public func tasks(prefix: String) throws -> [TaskRow] {
         try taskRows(
-            db.rows(
-                "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2", [prefix, prefix]
-            ))
+            "\(TaskRow.select) WHERE substr(t.id, 1, length(?)) = ? ORDER BY t.id LIMIT 2",
+            [prefix, prefix])
     }
 
     /// Tasks of one node that have not ended, by id.
     public func livingTasks(node: NodeID) throws -> [TaskRow] {
         try taskRows(
-            db.rows(
-                "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id", [node.raw]
-            ))
+            "\(TaskRow.select) WHERE t.node = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id",
+            [node.raw])
     }
 
     /// Ids of every task of a node that still has a row: their logs are kept.
@@ -119,6 +146,18 @@ public struct StateView {
 
     public func ports() throws -> [PortRow] {
         try db.rows("SELECT * FROM published_ports ORDER BY protocol, host_port").map(PortRow.init)
+    }
+
+    public func ports(of key: ObjectKey) throws -> [PortRow] {
+        try db.rows(
+            "SELECT * FROM published_ports WHERE namespace = ? AND app = ? ORDER BY protocol, host_port",
+            [key.namespace, key.name]
+        ).map(PortRow.init)
+    }
+
+    /// Services that have a port of each of their nodes for themselves.
+    public func hostPorts() throws -> [PortRow] {
+        try db.rows("SELECT * FROM host_ports ORDER BY protocol, host_port, namespace, app, service").map(PortRow.init)
     }
 
     public func volumes(namespace: String? = nil) throws -> [VolumeRow] {
@@ -162,27 +201,34 @@ public struct StateView {
             version: row.index("version"))
     }
 
+    /// Where volumes lie; those no task has come to yet are left out.
+    public func volumeHomes() throws -> [ObjectKey: NodeID] {
+        Dictionary(
+            try db.rows("SELECT namespace, name, node FROM volumes WHERE node IS NOT NULL ORDER BY namespace, name")
+                .map { (ObjectKey(namespace: $0.text("namespace"), name: $0.text("name")), NodeID($0.text("node"))) },
+            uniquingKeysWith: { first, _ in first })
+    }
+
     /// How many tasks of each generation of each service every node has that have not ended.
     public func taskCounts() throws -> [TaskCountRow] {
-        try db.rows(
-            """
-            SELECT node, namespace, app, service, generation, count(*) AS living, sum(goal = 'run') AS wanted
-            FROM tasks WHERE state NOT IN ('stopped', 'failed')
-            GROUP BY node, namespace, app, service, generation ORDER BY node, namespace, app, service, generation
-            """
-        ).map(TaskCountRow.init)
+        try db.rows(TaskCountRow.select(where: "")).map(TaskCountRow.init)
+    }
+
+    /// The same for one app.
+    public func taskCounts(of key: ObjectKey) throws -> [TaskCountRow] {
+        try db.rows(TaskCountRow.select(where: "AND namespace = ? AND app = ?"), [key.namespace, key.name])
+            .map(TaskCountRow.init)
     }
 
     /// What tasks of each generation have set aside for them; those without are left out.
     public func reservations() throws -> [ReservationRow] {
-        try db.rows(
-            """
-            SELECT namespace, app, service, generation,
-                coalesce(json_extract(spec, '$.resources.reserved_cpu_millis'), 0) AS cpu_millis,
-                coalesce(json_extract(spec, '$.resources.reserved_memory_bytes'), 0) AS memory_bytes
-            FROM specs WHERE cpu_millis > 0 OR memory_bytes > 0 ORDER BY namespace, app, service, generation
-            """
-        ).map(ReservationRow.init)
+        try db.rows(ReservationRow.select(where: "")).map { try ReservationRow(row: $0) }
+    }
+
+    /// The same for one app.
+    public func reservations(of key: ObjectKey) throws -> [ReservationRow] {
+        try db.rows(ReservationRow.select(where: "AND namespace = ? AND app = ?"), [key.namespace, key.name])
+            .map { try ReservationRow(row: $0) }
     }
 
     /// Addresses in use and resting, for placement.
@@ -205,14 +251,21 @@ public struct StateView {
         return (used, released)
     }
 
-    /// Replicas share their spec: it is decoded once per list, not once per task.
-    private func taskRows(_ rows: [Row]) throws -> [TaskRow] {
-        var specs: [String: ServiceSpec] = [:]
-        return try rows.map { row in
-            let text = row.text("spec")
-            let spec = try specs[text] ?? decodeSpec(text)
-            specs[text] = spec
-            return try TaskRow(row: row, spec: spec)
+    /// Replicas share their spec: it is read and decoded once for each generation of a service, not once per task.
+    private func taskRows(_ sql: String, _ arguments: StatementArguments) throws -> [TaskRow] {
+        struct Generation: Hashable {
+            var namespace: String, app: String, service: String
+            var number: Int
         }
+        var specs: [Generation: ServiceSpec] = [:]
+        let rows = try Row.fetchCursor(try db.cachedStatement(sql: sql), arguments: arguments)
+        var tasks: [TaskRow] = []
+        while let row = try rows.next() {
+            let generation = Generation(namespace: row[1], app: row[2], service: row[3], number: row[4])
+            let spec = try specs[generation] ?? TaskRow.spec(row)
+            specs[generation] = spec
+            tasks.append(try TaskRow(row: row, spec: spec))
+        }
+        return tasks
     }
 }

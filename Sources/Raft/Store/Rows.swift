@@ -10,6 +10,8 @@ public struct MetaRow: Hashable, Sendable {
     public var clusterID: String
     /// The cluster this one was recovered or restored from; empty when it was made new.
     public var previousClusterID: String
+    /// When it took that one's place; 0 when it was made new, or that is not in the log yet.
+    public var succeededAt: Timestamp
     public var ranges: AddressRanges
     public var appliedIndex: UInt64
     public var appliedTerm: UInt64
@@ -17,6 +19,16 @@ public struct MetaRow: Hashable, Sendable {
     public var configuration: ConfigurationPoint
     /// Events at and below this index are no longer kept.
     public var eventsCompacted: UInt64
+    /// A node that says nothing for so long is down.
+    public var downAfterMilliseconds: Int64
+
+    /// This node is on its way to the cluster that took the place of its own: what the state says of members is of that one
+    /// before.
+    public var isSucceeding: Bool { !previousClusterID.isEmpty && succeededAt.milliseconds == 0 }
+
+    public static let downAfterStandard: Int64 = 5_000
+    /// Less is a few lost reports, more is a night without anybody looking.
+    public static let downAfterRange: ClosedRange<Int64> = 3_000...3_600_000
 }
 
 public struct NodeRow: Hashable, Codable, Sendable {
@@ -240,6 +252,8 @@ public struct TaskRow: Hashable, Sendable {
     /// Creation order over the whole cluster.
     public var sequence: UInt64
     public var version: UInt64
+    /// It goes to another node as soon as another task has taken its place.
+    public var isMoving = false
     /// What its containers are made from.
     public var spec: ServiceSpec
 }
@@ -271,6 +285,14 @@ public struct TaskCountRow: Hashable, Sendable {
     /// Of these, how many are to run on.
     public var wanted: Int
 
+    static func select(where condition: String) -> String {
+        """
+        SELECT node, namespace, app, service, generation, count(*) AS living, sum(goal = 'run') AS wanted
+        FROM tasks WHERE state NOT IN ('stopped', 'failed') \(condition)
+        GROUP BY node, namespace, app, service, generation ORDER BY node, namespace, app, service, generation
+        """
+    }
+
     init(row: Row) {
         node = NodeID(row.text("node"))
         app = ObjectKey(namespace: row.text("namespace"), name: row.text("app"))
@@ -288,13 +310,33 @@ public struct ReservationRow: Hashable, Sendable {
     public var generation: Int
     public var cpuMillis: Int
     public var memoryBytes: Int64
+    /// What each task of it has of its node alone.
+    public var ports: [HostPort]
 
-    init(row: Row) {
+    static func select(where condition: String) -> String {
+        """
+        SELECT namespace, app, service, generation,
+            coalesce(json_extract(spec, '$.resources.reserved_cpu_millis'), 0) AS cpu_millis,
+            coalesce(json_extract(spec, '$.resources.reserved_memory_bytes'), 0) AS memory_bytes,
+            CASE WHEN EXISTS (SELECT 1 FROM json_each(spec, '$.ports') WHERE json_extract(value, '$.mode') = 'host')
+                THEN json_extract(spec, '$.ports') END AS ports
+        FROM specs WHERE (cpu_millis > 0 OR memory_bytes > 0 OR ports IS NOT NULL) \(condition)
+        ORDER BY namespace, app, service, generation
+        """
+    }
+
+    init(row: Row) throws {
         app = ObjectKey(namespace: row.text("namespace"), name: row.text("app"))
         service = row.text("service")
         generation = row.integer("generation")
         cpuMillis = row.integer("cpu_millis")
         memoryBytes = row["memory_bytes"]
+        ports =
+            try row.optionalText("ports").map { text in
+                try JSON.decode([PortSpec].self, from: Data(text.utf8)).compactMap { port in
+                    port.mode == .host ? port.hostPort.map { HostPort($0, protocol: port.protocol) } : nil
+                }
+            } ?? []
     }
 }
 
@@ -418,29 +460,63 @@ extension RolloutRow {
 }
 
 extension TaskRow {
+    /// Read by place: there are ten thousands of them, and finding a column by its name takes longer than reading it.
     static let select = """
-        SELECT t.*, g.spec FROM tasks t JOIN specs g
+        SELECT t.id, t.namespace, t.app, t.service, t.generation, t.goal, t.state, t.ready, t.container_id, t.pid,
+            t.restarts, t.exit_code, t.reason_code, t.reason_message, t.reason_hint, t.started_at, t.release, t.node,
+            t.address, t.image, t.created_at, t.ended_at, t.sequence, t.version, g.spec, t.moving
+        FROM tasks t JOIN specs g
             ON g.namespace = t.namespace AND g.app = t.app AND g.service = t.service AND g.generation = t.generation
         """
 
-    init(row: Row) throws { try self.init(row: row, spec: try decodeSpec(row.text("spec"))) }
+    init(row: Row) throws { try self.init(row: row, spec: try Self.spec(row)) }
+
+    static func spec(_ row: Row) throws -> ServiceSpec { try decodeSpec(row[24]) }
 
     init(row: Row, spec: ServiceSpec) throws {
-        guard let state = TaskState(rawValue: row.text("state")), let goal = TaskGoal(rawValue: row.text("goal")),
-            let address = IPv4Address(row.text("address"))
-        else { throw CorruptRow("tasks", row.text("id")) }
+        let head = try TaskHead(row: row)
+        guard let address = IPv4Address(row[18] as String) else { throw CorruptRow("tasks", head.id.raw) }
         self.init(
-            id: TaskID(row.text("id")), app: ObjectKey(namespace: row.text("namespace"), name: row.text("app")),
-            service: row.text("service"), generation: row.integer("generation"), release: row.integer("release"),
-            node: NodeID(row.text("node")), goal: goal, address: address, image: row.text("image"),
-            status: TaskStatus(
-                state: state, ready: row.flag("ready"),
-                container: row.optionalText("container_id").map { ContainerID($0) },
-                pid: row.optionalInteger("pid").map { Int32($0) }, restarts: row.integer("restarts"),
-                exitCode: row.optionalInteger("exit_code"), reason: row.reason,
-                startedAt: row.optionalTime("started_at")),
-            createdAt: row.time("created_at"), endedAt: row.optionalTime("ended_at"), sequence: row.index("sequence"),
-            version: row.index("version"), spec: spec)
+            id: head.id, app: head.app, service: head.service, generation: head.generation, release: row[16],
+            node: NodeID(row[17] as String), goal: head.goal, address: address, image: row[19], status: head.status,
+            createdAt: Timestamp(milliseconds: row[20]),
+            endedAt: (row[21] as Int64?).map(Timestamp.init(milliseconds:)),
+            sequence: UInt64(bitPattern: row[22] as Int64), version: UInt64(bitPattern: row[23] as Int64),
+            isMoving: (row[25] as Int) != 0, spec: spec)
+    }
+}
+
+/// What of a task changes, without what its containers are made from.
+struct TaskHead {
+    var id: TaskID
+    var app: ObjectKey
+    var service: String
+    var generation: Int
+    var goal: TaskGoal
+    var status: TaskStatus
+
+    static let select = """
+        SELECT id, namespace, app, service, generation, goal, state, ready, container_id, pid, restarts, exit_code,
+            reason_code, reason_message, reason_hint, started_at FROM tasks
+        """
+
+    /// The first columns of `TaskRow.select` are the same.
+    init(row: Row) throws {
+        guard let goal = TaskGoal(rawValue: row[5]), let state = TaskState(rawValue: row[6]) else {
+            throw CorruptRow("tasks", row[0])
+        }
+        id = TaskID(row[0] as String)
+        app = ObjectKey(namespace: row[1], name: row[2])
+        service = row[3]
+        generation = row[4]
+        self.goal = goal
+        let reason = (row[12] as String?).map { code in
+            Reason(Reason.Code(rawValue: code) ?? .internal, row[13] ?? "", hint: row[14])
+        }
+        status = TaskStatus(
+            state: state, ready: (row[7] as Int) != 0, container: (row[8] as String?).map { ContainerID($0) },
+            pid: (row[9] as Int?).map { Int32($0) }, restarts: row[10], exitCode: row[11], reason: reason,
+            startedAt: (row[15] as Int64?).map(Timestamp.init(milliseconds:)))
     }
 }
 

@@ -7,12 +7,15 @@ extension StateMachine {
     public static let queryRowsMax = 10_000
     public static let queryBytesMax = 8 << 20
     public static let querySeconds = 5.0
+    /// Hashes and sealed keys: what only admins may see by other ways, too.
+    static let secretTables = ["api_tokens", "join_tokens", "authorities", "certificates"]
 
     /// One SELECT of a person over the state, on a connection of its own that cannot write.
     ///
     /// Rows, bytes and time are bounded; what is over the first two is cut off and said so.
+    /// - Parameter withSecrets: whether tables about tokens, certificates and the authority may be asked.
     /// - Throws: `Problem` with SQLite's own words for a statement that is wrong, writes, or runs too long.
-    public func query(_ sql: String) async throws -> QueryView {
+    public func query(_ sql: String, withSecrets: Bool = true) async throws -> QueryView {
         guard let word = Self.firstWord(of: sql) else {
             throw Problem(.badRequest, "the query is empty", hint: "for example: select name, release from apps")
         }
@@ -21,7 +24,9 @@ extension StateMachine {
             throw Problem(.badRequest, "the state cannot be changed by SQL", hint: "use the commands; SELECT only here")
         }
         do {
-            let answer: @Sendable (Database) throws -> QueryView = { try Self.answer(sql, $0) }
+            let answer: @Sendable (Database) throws -> QueryView = {
+                try Self.answer(sql, withSecrets: withSecrets, $0)
+            }
             if let questions { return try await questions.read(answer) }
             return try await database.read(answer)
         } catch let error as DatabaseError where error.resultCode == .SQLITE_INTERRUPT {
@@ -35,13 +40,18 @@ extension StateMachine {
         let at = ContinuousClock.now + .seconds(StateMachine.querySeconds)
     }
 
-    private static func answer(_ sql: String, _ db: Database) throws -> QueryView {
+    private static func answer(_ sql: String, withSecrets: Bool, _ db: Database) throws -> QueryView {
         let statements = try db.allStatements(sql: sql)
         guard let statement = try statements.next(), try statements.next() == nil else {
             throw Problem(.badRequest, "one statement at a time")
         }
         guard statement.isReadonly else {
             throw Problem(.badRequest, "the state cannot be changed by SQL", hint: "use the commands; SELECT only here")
+        }
+        let region = statement.databaseRegion
+        for table in secretTables where !withSecrets && region.isModified(byEventsOfKind: .delete(tableName: table)) {
+            throw Problem(
+                .forbidden, "the table `\(table)` is for admins", hint: "leave it out, or ask with a token of an admin")
         }
         // A query may work for ever before its first row, so SQLite itself looks at the time.
         let deadline = Deadline()

@@ -6,7 +6,7 @@ internal import GRDB
 /// Times are milliseconds since 1970 UTC, addresses dotted text, versions commit indexes. All tables are STRICT,
 /// all but `meta` with its one row WITHOUT ROWID.
 enum Schema {
-    static let version = 3
+    static let version = 4
 
     static let statements = """
         CREATE TABLE meta (
@@ -14,6 +14,7 @@ enum Schema {
             schema_version INTEGER NOT NULL,
             cluster_id TEXT NOT NULL,
             previous_cluster_id TEXT NOT NULL,
+            succeeded_at INTEGER NOT NULL,
             container_range TEXT NOT NULL,
             virtual_range TEXT NOT NULL,
             applied_index INTEGER NOT NULL,
@@ -21,7 +22,8 @@ enum Schema {
             log_time INTEGER NOT NULL,
             configuration_index INTEGER NOT NULL,
             membership BLOB NOT NULL,
-            events_compacted INTEGER NOT NULL
+            events_compacted INTEGER NOT NULL,
+            down_after_ms INTEGER NOT NULL
         ) STRICT;
 
         CREATE TABLE nodes (
@@ -77,6 +79,17 @@ enum Schema {
             hash TEXT NOT NULL,
             role TEXT NOT NULL,
             uses_left INTEGER,
+            created_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            version INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        CREATE TABLE api_tokens (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            role TEXT NOT NULL,
+            namespace TEXT,
             created_at INTEGER NOT NULL,
             expires_at INTEGER NOT NULL,
             version INTEGER NOT NULL
@@ -156,6 +169,16 @@ enum Schema {
             PRIMARY KEY (protocol, host_port)
         ) STRICT, WITHOUT ROWID;
 
+        CREATE TABLE host_ports (
+            protocol TEXT NOT NULL,
+            host_port INTEGER NOT NULL,
+            namespace TEXT NOT NULL,
+            app TEXT NOT NULL,
+            service TEXT NOT NULL,
+            container_port INTEGER NOT NULL,
+            PRIMARY KEY (protocol, host_port, namespace, app, service)
+        ) STRICT, WITHOUT ROWID;
+
         CREATE TABLE tasks (
             id TEXT PRIMARY KEY,
             namespace TEXT NOT NULL,
@@ -180,10 +203,12 @@ enum Schema {
             started_at INTEGER,
             ended_at INTEGER,
             sequence INTEGER NOT NULL,
-            version INTEGER NOT NULL
+            version INTEGER NOT NULL,
+            moving INTEGER NOT NULL
         ) STRICT, WITHOUT ROWID;
         CREATE INDEX tasks_by_service ON tasks (namespace, app, service, sequence);
         CREATE INDEX tasks_by_node ON tasks (node, id);
+        CREATE INDEX tasks_moving ON tasks (sequence, id) WHERE moving = 1;
 
         CREATE TABLE addresses (
             address TEXT PRIMARY KEY,
@@ -242,10 +267,11 @@ enum Schema {
     /// Every table in the order it is made, with its primary key: the order of the digest.
     static let tables: [(name: String, key: String)] = [
         ("meta", "id"), ("nodes", "id"), ("removed_nodes", "member"), ("authorities", "id"), ("certificates", "node"),
-        ("join_tokens", "id"),
+        ("join_tokens", "id"), ("api_tokens", "id"),
         ("apps", "namespace, name"), ("services", "namespace, app, name"),
         ("specs", "namespace, app, service, generation"), ("releases", "namespace, app, release"), ("rollouts", "id"),
-        ("published_ports", "protocol, host_port"), ("tasks", "id"), ("addresses", "address"),
+        ("published_ports", "protocol, host_port"), ("host_ports", "protocol, host_port, namespace, app, service"),
+        ("tasks", "id"), ("addresses", "address"),
         ("volumes", "namespace, name"), ("volume_users", "namespace, volume, app"), ("configs", "namespace, name"),
         ("requests", "applied_index"), ("events", "log_index, sub"),
     ]

@@ -52,10 +52,11 @@ public final class StateMachine: Sendable {
             if exists != true {
                 try db.execute(sql: Schema.statements)
                 try db.execute(
-                    sql: "INSERT INTO meta VALUES (1, ?, '', '', ?, ?, 0, 0, 0, 0, ?, 0)",
+                    sql: "INSERT INTO meta VALUES (1, ?, '', '', 0, ?, ?, 0, 0, 0, 0, ?, 0, ?)",
                     arguments: [
                         Schema.version, AddressRanges.standard.containers.description,
                         AddressRanges.standard.virtual.description, Data(Membership(voters: []).encoded()),
+                        MetaRow.downAfterStandard,
                     ])
             }
             let version = try Int.fetchOne(db, sql: "SELECT schema_version FROM meta") ?? 0
@@ -81,7 +82,10 @@ public final class StateMachine: Sendable {
 
     /// Reads on the calling thread: for the owner of the core, which may block.
     public func read<Value>(_ body: (StateView) throws -> Value) throws -> Value {
-        try database.read { db in try body(StateView(db: db)) }
+        // In memory there is one connection, and telling it each time that it only reads makes SQLite compile every
+        // statement anew.
+        if path == nil { return try database.unsafeRead { db in try body(StateView(db: db)) } }
+        return try database.read { db in try body(StateView(db: db)) }
     }
 
     static func meta(_ db: Database) throws -> MetaRow {
@@ -92,11 +96,13 @@ public final class StateMachine: Sendable {
         else { throw CorruptRow("meta", "no row, ranges or membership") }
         return MetaRow(
             clusterID: row.text("cluster_id"), previousClusterID: row.text("previous_cluster_id"),
+            succeededAt: row.time("succeeded_at"),
             ranges: AddressRanges(containers: containers, virtual: virtual),
             appliedIndex: row.index("applied_index"), appliedTerm: row.index("applied_term"),
             logTime: row.time("log_time"),
             configuration: ConfigurationPoint(index: row.index("configuration_index"), membership: membership),
-            eventsCompacted: row.index("events_compacted"))
+            eventsCompacted: row.index("events_compacted"),
+            downAfterMilliseconds: Int64(row.integer("down_after_ms")))
     }
 
     /// Makes the applied index durable on disk, so that the log below it may be cut.

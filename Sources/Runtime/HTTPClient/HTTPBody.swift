@@ -35,6 +35,20 @@ public struct HTTPBody: AsyncSequence, Sendable {
     }
 }
 
+/// A body that is opened by the first call. An actor only because the stream that pulls from it must be sendable.
+actor PieceReader {
+    private let opener: LineReader
+    private var body: HTTPBody.AsyncIterator?
+
+    init(_ opener: LineReader) { self.opener = opener }
+
+    func next() async throws(HTTPError) -> [UInt8]? {
+        if body == nil { body = try await opener.open() }
+        guard var iterator = body else { return nil }
+        return try await iterator.next()
+    }
+}
+
 /// Cuts a body into lines. An actor only because the stream that pulls from it must be sendable; it has one caller.
 actor LineReader {
     private let client: HTTPClient
@@ -69,7 +83,7 @@ actor LineReader {
         }
     }
 
-    private func open() async throws(HTTPError) -> HTTPBody.AsyncIterator {
+    func open() async throws(HTTPError) -> HTTPBody.AsyncIterator {
         let stream = try await client.stream(request)
         guard !stream.isSuccess else { return stream.body.makeAsyncIterator() }
         let body = try await stream.body.collect(bytesMax: request.limits.bodyBytesMax, of: request.url)

@@ -41,4 +41,12 @@ public struct HTTPClient: Sendable {
         let reader = LineReader(client: self, request: request)
         return AsyncThrowingStream { try await reader.next() }
     }
+
+    /// The body of a 2xx response as it comes, in pieces of up to about 1 MiB; any other status throws `.status`.
+    ///
+    /// Letting go of the stream aborts the transfer.
+    public func pieces(_ request: HTTPRequest) -> AsyncThrowingStream<[UInt8], any Error> {
+        let reader = PieceReader(LineReader(client: self, request: request))
+        return AsyncThrowingStream { try await reader.next() }
+    }
 }

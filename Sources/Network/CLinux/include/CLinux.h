@@ -8,5 +8,10 @@ int hm_unshare_net(void);
 /// Gives the calling thread its own mount table, working directory and root; mounts made in it end with the thread and
 /// are never seen outside. 0 or -errno.
 int hm_unshare_mounts(void);
+/// Gives the kernel back what the allocator keeps free.
+void hm_trim_memory(void);
+/// Unmaps the pages of the program and its libraries that are as they stand in their files; the first use of one maps it
+/// again from the page cache. The bytes of the segments it went over.
+size_t hm_release_program_pages(void);
 /// In the child every descriptor from `first` on is closed. 0 or an errno.
 int hm_spawn_close_from(posix_spawn_file_actions_t *actions, int first);

@@ -57,6 +57,7 @@ final class Applier {
         case .assignTasks(let change): try assignTasks(change)
         case .stopTasks(let change): try stopTasks(change)
         case .recordTasks(let change): try recordTasks(change)
+        case .moveTasks(let change): try moveTasks(change)
         case .removeTasks(let change): try removeTasks(change)
         case .endRollout(let change): try endRollout(change)
         case .putVolume(let change): try putVolume(change)
@@ -75,6 +76,11 @@ final class Applier {
         case .rotateJoinToken(let change): try rotateJoinToken(change)
         case .changeCertificates(let change): try changeCertificates(change)
         case .changeAuthority(let change): try changeAuthority(change)
+        case .putAPIToken(let change): try putAPIToken(change)
+        case .removeAPIToken(let change): try removeAPIToken(change)
+        case .setCluster(let change): try setCluster(change)
+        case .giveMember(let change): try giveMember(change)
+        case .succeedCluster(let change): try succeedCluster(change)
         }
     }
 
@@ -86,6 +92,33 @@ final class Applier {
             [change.clusterID, change.ranges.containers.description, change.ranges.virtual.description])
         note(.cluster, "", "membership", .created, version: meta.configuration.index)
         return .done(.created)
+    }
+
+    func setCluster(_ change: SetCluster) throws -> Applied.Outcome {
+        let meta = try StateMachine.meta(db)
+        guard let milliseconds = change.downAfterMilliseconds, milliseconds != meta.downAfterMilliseconds else {
+            return .done(.unchanged)
+        }
+        guard MetaRow.downAfterRange.contains(milliseconds) else {
+            return .refused(
+                Problem(
+                    .badRequest, "a node cannot be down after \(milliseconds) ms",
+                    hint: "between 3 seconds and an hour"))
+        }
+        try db.run("UPDATE meta SET down_after_ms = ? WHERE id = 1", [milliseconds])
+        return .done(.changed)
+    }
+
+    func succeedCluster(_ change: SucceedCluster) throws -> Applied.Outcome {
+        // The same outcome everywhere: where it was decided offline, the state says it already, but for the time. Each
+        // of its nodes says it again.
+        let meta = try StateMachine.meta(db)
+        let isKnown = (meta.clusterID, meta.previousClusterID) == (change.clusterID, change.previousClusterID)
+        guard !isKnown || meta.succeededAt.milliseconds == 0 else { return .done(.unchanged) }
+        try db.run(
+            "UPDATE meta SET cluster_id = ?, previous_cluster_id = ?, succeeded_at = ? WHERE id = 1",
+            [change.clusterID, change.previousClusterID, now.milliseconds])
+        return .done(.changed)
     }
 
     // MARK: - Addresses

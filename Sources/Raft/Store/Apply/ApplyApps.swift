@@ -190,26 +190,34 @@ extension Applier {
     }
 
     private func portConflict(_ key: ObjectKey, _ spec: AppSpec) throws -> Problem? {
-        var seen: Set<String> = []
+        var seen: [HostPort: PortMode] = [:]
         for service in spec.services {
             for port in service.ports {
-                guard let hostPort = port.hostPort else { continue }
-                let name = "\(hostPort)/\(port.protocol.rawValue)"
-                if !seen.insert(name).inserted {
+                guard let number = port.hostPort else { continue }
+                let name = HostPort(number, protocol: port.protocol)
+                // Services with the same port of their nodes are kept apart by placement.
+                if let other = seen.updateValue(port.mode, forKey: name), other == .ingress || port.mode == .ingress {
                     return Problem(.invalidSpec, "port \(name) is published twice in app `\(key)`")
                 }
-                if let row = try db.row(
-                    "SELECT * FROM published_ports WHERE protocol = ? AND host_port = ?",
-                    [port.protocol.rawValue, Int(hostPort)])
-                {
-                    let owner = ObjectKey(namespace: row.text("namespace"), name: row.text("app"))
-                    if owner != key {
-                        return Problem(
-                            .portConflict, "port \(name) is published by app `\(owner)`",
-                            hint: "choose another host port or delete that app")
-                    }
+                if let owner = try owner(of: name, for: port.mode, besides: key) {
+                    return Problem(
+                        .portConflict, "port \(name) is published by app `\(owner)`",
+                        hint: "choose another host port or delete that app")
                 }
             }
+        }
+        return nil
+    }
+
+    /// The app that keeps another from a port: one that has it on every node, or on some where it is wanted on every node.
+    private func owner(of port: HostPort, for mode: PortMode, besides key: ObjectKey) throws -> ObjectKey? {
+        for table in mode == .ingress ? ["published_ports", "host_ports"] : ["published_ports"] {
+            let row = try db.row(
+                """
+                SELECT namespace, app FROM \(table) WHERE protocol = ? AND host_port = ? AND NOT (namespace = ? AND app = ?)
+                ORDER BY namespace, app LIMIT 1
+                """, [port.protocol.rawValue, Int(port.number), key.namespace, key.name])
+            if let row { return ObjectKey(namespace: row.text("namespace"), name: row.text("app")) }
         }
         return nil
     }
@@ -221,10 +229,15 @@ extension Applier {
     private func publishPorts(
         _ key: ObjectKey, _ services: [ServiceSpec], before old: [ServiceRow]
     ) throws -> (services: [ServiceSpec], lost: [PortSpec]) {
-        try db.run("DELETE FROM published_ports WHERE namespace = ? AND app = ?", [key.namespace, key.name])
+        for table in ["published_ports", "host_ports"] {
+            try db.run("DELETE FROM \(table) WHERE namespace = ? AND app = ?", [key.namespace, key.name])
+        }
         func publish(_ hostPort: UInt16, _ port: PortSpec, _ service: String) throws -> Bool {
+            let name = HostPort(hostPort, protocol: port.protocol)
+            guard try owner(of: name, for: port.mode, besides: key) == nil else { return false }
+            let table = port.mode == .host ? "host_ports" : "published_ports"
             try db.run(
-                "INSERT INTO published_ports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO \(table) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [port.protocol.rawValue, Int(hostPort), key.namespace, key.name, service, Int(port.containerPort)])
             return db.changesCount == 1
         }
@@ -263,7 +276,10 @@ extension Applier {
     private func freePort(_ transport: PortProtocol) throws -> UInt16? {
         let taken = Set(
             try db.rows(
-                "SELECT host_port FROM published_ports WHERE protocol = ? ORDER BY host_port", [transport.rawValue]
+                """
+                SELECT host_port FROM published_ports WHERE protocol = ?1
+                UNION SELECT host_port FROM host_ports WHERE protocol = ?1 ORDER BY host_port
+                """, [transport.rawValue]
             ).map { $0.integer("host_port") })
         return Self.automaticPorts.first { !taken.contains($0) }.map { UInt16($0) }
     }
@@ -405,6 +421,9 @@ extension Applier {
 
     func deleteApp(_ change: AppChange) throws -> Applied.Outcome {
         guard let app = try appRow(change.app) else { return .refused(unknownApp(change.app)) }
+        if let problem = check(change.condition ?? .none, version: app.version, what: "app `\(change.app)`") {
+            return .refused(problem)
+        }
         if app.deleting { return .done(.unchanged) }
         try db.run(
             "UPDATE apps SET deleting = 1, version = ?, updated_at = ? WHERE namespace = ? AND name = ?",
@@ -439,7 +458,9 @@ extension Applier {
             try releaseAddress(owner: "service/\(key.namespace)/\(key.name)/\(service.name)")
             noteService(key, service.name, .deleted)
         }
-        for table in ["tasks", "services", "specs", "releases", "rollouts", "published_ports", "volume_users"] {
+        for table in [
+            "tasks", "services", "specs", "releases", "rollouts", "published_ports", "host_ports", "volume_users",
+        ] {
             try db.run("DELETE FROM \(table) WHERE namespace = ? AND app = ?", [key.namespace, key.name])
         }
         try db.run("DELETE FROM apps WHERE namespace = ? AND name = ?", [key.namespace, key.name])

@@ -57,6 +57,15 @@ extension Applier {
                     .unauthenticated, "join token \(token.id) expired at \(token.expiresAt)",
                     hint: "make a new one on a node of the cluster: hivemind cluster token create"))
         }
+        if token.role != .auto, node.pin != .auto, node.pin != token.role {
+            return .refused(
+                Problem(
+                    .forbidden,
+                    "join token \(token.id) is for nodes of role \(token.role.rawValue), not \(node.pin.rawValue)",
+                    hint:
+                        "leave --role out, or make another token: hivemind cluster token create --role \(node.pin.rawValue)"
+                ))
+        }
         if let left = token.usesLeft {
             guard left > 0 else {
                 return .refused(
@@ -81,6 +90,16 @@ extension Applier {
         node.liveness = .ready
         node.joinedAt = now
         return try write(node, .created)
+    }
+
+    /// Only an id that is of no use any more is replaced.
+    func giveMember(_ change: NodeChange) throws -> Applied.Outcome {
+        guard var node = try nodeRow(change.node) else { return .refused(Self.noNode(change.node)) }
+        let membership = try StateMachine.meta(db).configuration.membership
+        guard membership.removed.contains(node.member) else { return .done(.unchanged) }
+        node.member = try nextMember()
+        node.role = .observer
+        return try write(node, .updated)
     }
 
     private func refusal(of node: NodeRow) throws -> Problem? {
@@ -191,7 +210,10 @@ extension Applier {
         let tasks = try db.rows(
             "SELECT id FROM tasks WHERE node = ? AND state NOT IN ('stopped', 'failed') ORDER BY id", [node.id.raw]
         ).map { TaskID($0.text("id")) }
+        // Not wanted any more either: what ended by itself would count as one of its service for ever.
+        _ = try stopTasks(StopTasks(tasks: tasks, reason: reason))
         for task in tasks { try lose(task, reason) }
+        try removeVolumes(of: node.id)
         try db.run("DELETE FROM nodes WHERE id = ?", [node.id.raw])
         try db.run("DELETE FROM certificates WHERE node = ?", [node.id.raw])
         try db.run(
@@ -206,9 +228,11 @@ extension Applier {
 
     /// Ends a task whose node will not say any more how it ended.
     private func lose(_ id: TaskID, _ reason: Reason) throws {
-        guard let task = try taskRow(id), !task.status.state.isTerminal else { return }
+        guard let task = try taskHead(id), !task.status.state.isTerminal else { return }
         var status = task.status
         (status.state, status.ready, status.reason) = (.failed, false, reason)
+        // Not wanted any more, so that another takes its place.
+        _ = try stopTasks(StopTasks(tasks: [id], reason: reason))
         _ = try recordTasks(RecordTasks(reports: [TaskReport(task: id, status: status)]))
     }
 

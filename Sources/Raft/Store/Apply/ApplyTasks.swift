@@ -3,24 +3,31 @@ internal import GRDB
 internal import Model
 
 extension Applier {
-    func taskRow(_ id: TaskID) throws -> TaskRow? {
-        try db.row("\(TaskRow.select) WHERE t.id = ?", [id.raw]).map(TaskRow.init)
+    func taskHead(_ id: TaskID) throws -> TaskHead? {
+        try db.row("\(TaskHead.select) WHERE id = ?", [id.raw]).map(TaskHead.init)
     }
 
     func assignTasks(_ change: AssignTasks) throws -> Applied.Outcome {
         var placed = 0
+        // Most tasks of one command are of one service: what is the same for all of them is read once.
+        var apps: [ObjectKey: (row: AppRow, services: [ServiceRow])?] = [:]
+        var nodes: [NodeID: Bool] = [:]
         for task in change.tasks {
-            guard let app = try appRow(task.app), !app.deleting,
-                let service = try serviceRows(task.app).first(where: { $0.name == task.service }),
+            if apps[task.app] == nil {
+                apps[task.app] = .some(try appRow(task.app).map { ($0, try serviceRows(task.app)) })
+            }
+            if nodes[task.node] == nil { nodes[task.node] = try takesTasks(task.node, change.decidedAt) }
+            guard let (app, services) = apps[task.app] ?? nil, !app.deleting, nodes[task.node] == true,
+                let service = services.first(where: { $0.name == task.service }),
                 service.generation == task.generation, !service.removed,
-                try taskRow(task.id) == nil,
+                try taskHead(task.id) == nil,
                 try isFree(task.address)
             else { continue }
             try take(task.address, kind: "task", owner: "task/\(task.id)")
             try db.run(
                 """
                 INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, 'run', 'pending', 0, ?, NULL, NULL, 0, NULL,
-                    NULL, NULL, NULL, ?, ?, NULL, NULL, ?, ?)
+                    NULL, NULL, NULL, ?, ?, NULL, NULL, ?, ?, 0)
                 """,
                 [
                     task.id.raw, task.app.namespace, task.app.name, task.service, task.generation, app.release,
@@ -32,7 +39,9 @@ extension Applier {
                 try db.run(
                     "UPDATE volumes SET node = ?, version = ? WHERE namespace = ? AND name = ? AND node IS NULL",
                     [task.node.raw, version, task.app.namespace, name])
-                if db.changesCount > 0 { note(.volume, task.app.namespace, name, .updated) }
+                guard db.changesCount > 0 else { continue }
+                note(.volume, task.app.namespace, name, .updated)
+                touched.volumes.insert(ObjectKey(namespace: task.app.namespace, name: name))
             }
             note(.task, task.app.namespace, task.id.raw, .created)
             placed += 1
@@ -40,6 +49,15 @@ extension Applier {
             touched.apps.insert(task.app)
         }
         return .done(placed == 0 ? .unchanged : .changed)
+    }
+
+    /// It may have been cordoned, labelled, lost or removed since the task was placed.
+    private func takesTasks(_ node: NodeID, _ decidedAt: UInt64?) throws -> Bool {
+        guard let row = try db.row("SELECT availability, changed_index FROM nodes WHERE id = ?", [node.raw]) else {
+            return false
+        }
+        return row.text("availability") == NodeRow.Availability.active.rawValue
+            && decidedAt.map { row.index("changed_index") <= $0 } ?? true
     }
 
     private func isFree(_ address: IPv4Address) throws -> Bool {
@@ -52,7 +70,7 @@ extension Applier {
 
     func stopTasks(_ change: StopTasks) throws -> Applied.Outcome {
         for id in change.tasks {
-            guard let task = try taskRow(id), task.goal == .run else { continue }
+            guard let task = try taskHead(id), task.goal == .run else { continue }
             if task.status.state.isTerminal {
                 // Ended by itself before: the goal changes, its own reason stays.
                 try db.run("UPDATE tasks SET goal = 'stop', version = ? WHERE id = ?", [version, id.raw])
@@ -71,9 +89,25 @@ extension Applier {
         return .done(.changed)
     }
 
+    func moveTasks(_ change: MoveTasks) throws -> Applied.Outcome {
+        var outcome = Applied.Outcome.done(.unchanged)
+        for id in change.tasks {
+            guard let task = try taskHead(id), task.goal == .run, !task.status.state.isTerminal else { continue }
+            try db.run(
+                "UPDATE tasks SET moving = ?, version = ? WHERE id = ? AND moving != ?",
+                [change.moving, version, id.raw, change.moving])
+            guard db.changesCount > 0 else { continue }
+            note(.task, task.app.namespace, id.raw, .updated)
+            touched.tasks.insert(id)
+            touched.apps.insert(task.app)
+            outcome = .done(.changed)
+        }
+        return outcome
+    }
+
     func recordTasks(_ change: RecordTasks) throws -> Applied.Outcome {
         for report in change.reports {
-            guard let task = try taskRow(report.task) else { continue }
+            guard let task = try taskHead(report.task) else { continue }
             // States only advance, and what has ended stays as it ended.
             if task.status.state.isTerminal || report.status.state < task.status.state { continue }
             var status = report.status
@@ -110,7 +144,7 @@ extension Applier {
 
     func removeTasks(_ change: RemoveTasks) throws -> Applied.Outcome {
         for id in change.tasks {
-            guard let task = try taskRow(id), task.status.state.isTerminal else { continue }
+            guard let task = try taskHead(id), task.status.state.isTerminal else { continue }
             try db.run("DELETE FROM tasks WHERE id = ?", [id.raw])
             note(.task, task.app.namespace, id.raw, .deleted)
             touched.tasks.insert(id)
@@ -149,7 +183,9 @@ extension Applier {
             """, [app.namespace, app.name]
         ).map { $0.text("name") }
         for name in gone {
-            for (table, column) in [("services", "name"), ("specs", "service"), ("published_ports", "service")] {
+            for (table, column) in [
+                ("services", "name"), ("specs", "service"), ("published_ports", "service"), ("host_ports", "service"),
+            ] {
                 try db.run(
                     "DELETE FROM \(table) WHERE namespace = ? AND app = ? AND \(column) = ?",
                     [app.namespace, app.name, name])

@@ -22,12 +22,15 @@ extension Applier {
         return .done(.created)
     }
 
-    /// Marks the volume; its node deletes the data and then asks for `removeVolume`.
+    /// Marks the volume; its node deletes the data and then asks for `removeVolume`. A node that was removed never will.
     func deleteVolume(_ change: VolumeChange) throws -> Applied.Outcome {
         let key = change.volume
         guard
             let row = try db.row(
-                "SELECT deleting FROM volumes WHERE namespace = ? AND name = ?", [key.namespace, key.name])
+                """
+                SELECT deleting, coalesce(node IN (SELECT id FROM removed_nodes), 0) AS lost FROM volumes
+                WHERE namespace = ? AND name = ?
+                """, [key.namespace, key.name])
         else {
             return .refused(
                 Problem(.notFound, "no volume `\(key)`", hint: "`hivemind volume ls` shows what there is"))
@@ -40,10 +43,11 @@ extension Applier {
                     "volume `\(key)` is used by \(users.map { "app `\($0)`" }.joined(separator: ", "))",
                     hint: "delete or change \(users.count == 1 ? "that app" : "those apps") first"))
         }
-        if row.flag("deleting") { return .done(.unchanged) }
+        if row.flag("deleting"), !row.flag("lost") { return .done(.unchanged) }
         try db.run(
             "UPDATE volumes SET deleting = 1, version = ? WHERE namespace = ? AND name = ?",
             [version, key.namespace, key.name])
+        if row.flag("lost") { return try removeVolume(change) }
         note(.volume, key, .updated)
         touched.volumes.insert(key)
         return .done(.changed)
@@ -56,6 +60,14 @@ extension Applier {
         if db.changesCount > 0 { note(.volume, change.volume, .deleted) }
         touched.volumes.insert(change.volume)
         return .done(.changed)
+    }
+
+    /// Nobody is left to delete the data of those that were to be deleted.
+    func removeVolumes(of node: NodeID) throws {
+        let keys = try db.rows(
+            "SELECT namespace, name FROM volumes WHERE node = ? AND deleting = 1 ORDER BY namespace, name", [node.raw]
+        ).map { ObjectKey(namespace: $0.text("namespace"), name: $0.text("name")) }
+        for key in keys { _ = try removeVolume(VolumeChange(volume: key)) }
     }
 
     /// Apps whose spec or living tasks mount it.
@@ -72,9 +84,12 @@ extension Applier {
         var specs = try serviceRows(app).filter { !$0.removed }.map(\.spec)
         specs += try db.rows(
             """
-            \(TaskRow.select) WHERE t.namespace = ? AND t.app = ? AND t.state NOT IN ('stopped', 'failed') ORDER BY t.id
+            SELECT g.spec FROM specs g WHERE g.namespace = ? AND g.app = ? AND EXISTS (
+                SELECT 1 FROM tasks t WHERE t.namespace = g.namespace AND t.app = g.app AND t.service = g.service
+                    AND t.generation = g.generation AND t.state NOT IN ('stopped', 'failed'))
+            ORDER BY g.service, g.generation
             """, [app.namespace, app.name]
-        ).map { try TaskRow(row: $0).spec }
+        ).map { try decodeSpec($0.text("spec")) }
         if let rollout = try currentRollout(app), rollout.state == .running, let previous = rollout.previousRelease {
             specs += try releaseServices(app, previous).map(\.spec)
         }

@@ -6,6 +6,8 @@ public import Raft
 /// What a snapshot file must be: written beside it, sent before it.
 public struct SnapshotManifest: Hashable, Sendable {
     public static let format = 1
+    /// Of the states this build reads.
+    public static var currentSchema: Int { Schema.version }
     /// Of an encoded manifest; one with the most members and removed ids has 70 KiB.
     public static let encodedBytesMax = 256 << 10
 

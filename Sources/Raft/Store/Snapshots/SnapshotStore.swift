@@ -4,13 +4,15 @@ public import Model
 internal import Raft
 internal import Synchronization
 
-/// The snapshots of one node: a directory with a data file and a manifest each, of which the newest two are kept.
+/// The snapshots of one node: a directory with a data file and a manifest each, of which the newest few are kept.
 ///
 /// A snapshot exists once its manifest does, and that is written last. Calls block, some for as long as the whole state is
 /// read or written; make them on one thread of their own. Readers may be used on another.
 public final class SnapshotStore: Sendable {
+    /// Unless another number is given.
     public static let kept = 2
 
+    private let kept: Int
     let path: String
     let directory: POSIXLogDirectory
     private let contents: Mutex<Contents>
@@ -39,8 +41,10 @@ public final class SnapshotStore: Sendable {
     }
 
     /// Opens the directory, making it when absent, and removes what a crash left unfinished.
-    public init(path: String) throws(SnapshotError) {
+    /// - Parameter kept: how many, the newest; at least 1.
+    public init(path: String, kept: Int = SnapshotStore.kept) throws(SnapshotError) {
         self.path = path
+        self.kept = kept
         let (directory, snapshots) = try snapshotCall(path) {
             let directory = try POSIXLogDirectory(path: path)
             return (directory, try Self.recover(directory))
@@ -89,12 +93,15 @@ public final class SnapshotStore: Sendable {
     /// Writes the state as it is now; commands go on being applied meanwhile.
     ///
     /// Costs one reading of the state, one writing of it packed, and reading that again for the SHA-256.
+    /// - Parameter copies: the disk must have room for this many of the state, of which one is written.
     /// - Returns: the new snapshot, or the newest one when nothing was applied since.
-    public func take(from state: StateMachine, at now: Timestamp) throws(SnapshotError) -> SnapshotManifest {
+    public func take(
+        from state: StateMachine, at now: Timestamp, copies: UInt64 = 1
+    ) throws(SnapshotError) -> SnapshotManifest {
         try snapshotCall(path) {
             let before = try state.read { try $0.meta() }
             if let newest, newest.meta == before.snapshotMeta, newest.clusterID == before.clusterID { return newest }
-            let needed = try state.fileBytes()
+            let needed = try state.fileBytes() * copies
             let free = try freeBytes()
             guard free > needed else {
                 throw SnapshotError(
@@ -148,7 +155,7 @@ public final class SnapshotStore: Sendable {
     private func prune() throws {
         let marked = try markedName()
         let surplus = contents.withLock { contents in
-            let old = contents.snapshots.dropLast(Self.kept)
+            let old = contents.snapshots.dropLast(kept)
             let surplus = old.filter { contents.pins[$0.name] == nil && $0.name != marked }
             contents.snapshots.removeAll { surplus.contains($0) }
             contents.verified.subtract(surplus.map(\.name))
