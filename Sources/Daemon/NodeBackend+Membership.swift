@@ -260,10 +260,7 @@ extension NodeBackend {
     }
 
     func renew(_ proof: IdentityProof) async throws -> JoinWelcome {
-        guard let welcome = try await duties().ask(.prove(proof)).welcome else {
-            throw Problem(.internal, "the leader took the node without a welcome")
-        }
-        return welcome
+        try await duties().takeBack(proof)
     }
 
     func duties() throws(Problem) -> LeaderDuties {

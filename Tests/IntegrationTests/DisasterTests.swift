@@ -264,6 +264,10 @@ extension BlackBox {
                 try await Self.ended(cluster, [last])
                 try await first.cli("node", "remove", "node3", "--yes").checked()
                 try await Self.ended(cluster, cluster.nodes.prefix(3))
+                // Whoever votes for less than a moment may lack the key: one that holds it must do for all.
+                for node in cluster.nodes.dropFirst() {
+                    try await Shell.run(["rm", "-f", "\(node.dataDir)/identity/cluster.key"]).checked()
+                }
                 let clock = try await ShiftedClock(seconds: 100 * 86_400, in: cluster.directory)
                 for node in cluster.nodes { try await cluster.start(node, clock: clock) }
                 let good = [cluster.nodes[0], cluster.nodes[1], last]

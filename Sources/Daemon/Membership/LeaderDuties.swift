@@ -16,6 +16,8 @@ final class LeaderDuties: Service {
     /// Clocks further apart than this make certificates and expiry worthless.
     static let clockDifferenceMax: Int64 = 60_000
     static let callDeadline = Duration.seconds(10)
+    /// For the leader's word on a node that wants to be taken back: below what that node waits for an answer.
+    static let proofDeadline = Duration.seconds(2)
 
     private let clusterID: String
     private let core: CoreOwner
@@ -193,6 +195,20 @@ final class LeaderDuties: Service {
     }
 
     // MARK: - Taking back
+
+    /// By whoever leads. Where nobody does, a node that holds the cluster's key decides by its own state: when all
+    /// certificates expired and most voters lack the key, nobody leads before some of them are back. If that state is too old
+    /// to know that the node was removed, its certificate is of no use with those that do.
+    func takeBack(_ proof: IdentityProof) async throws -> JoinWelcome {
+        do {
+            guard let welcome = try await ask(.prove(proof), deadline: Self.proofDeadline).welcome else {
+                throw Problem(.internal, "the leader took the node without a welcome")
+            }
+            return welcome
+        } catch let problem as Problem where problem.code == .noLeader && calls.holdsClusterKey {
+            return try await take(proof)
+        }
+    }
 
     /// A node that has the key of a certificate that was issued to it gets another one when it has expired, also one of the
     /// cluster this one was made from.

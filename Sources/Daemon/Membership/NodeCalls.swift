@@ -88,6 +88,8 @@ final class NodeCalls: Sendable {
         return nodes.enumerated().compactMap { place, node in answers[place].map { (node, $0) } }
     }
 
+    var holdsClusterKey: Bool { files.clusterKey() != nil }
+
     /// What this node holds; otherwise it asks one voter after the other, and keeps it. Who leads may be the one that lacks it.
     /// - Returns: nil when none of them has it for this node now.
     /// - Throws: when it cannot be kept.

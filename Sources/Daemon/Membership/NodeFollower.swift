@@ -17,6 +17,8 @@ final class NodeFollower: Service {
     static let reportPause = Duration.milliseconds(5)
     /// Between two attempts at another certificate.
     static let retryInterval = Duration.seconds(1)
+    /// After the first attempt at the cluster's key, twice as long after each other one.
+    static let keyPause = Duration.milliseconds(20)
     /// How long a node that was removed is still listened to: answers it waits for must reach it.
     static let farewell = Duration.seconds(2)
 
@@ -92,7 +94,12 @@ final class NodeFollower: Service {
                 group.addTask { [self] in await report() }
                 group.addTask { [self] in
                     for await _ in keys {
-                        while await !fetchKey(), !Task.isCancelled { try? await Task.sleep(for: Self.retryInterval) }
+                        // The others may hear a moment later than this node that it votes.
+                        var pause = Self.keyPause
+                        while await !fetchKey(), !Task.isCancelled {
+                            try? await Task.sleep(for: pause)
+                            pause = min(pause * 2, Self.retryInterval)
+                        }
                     }
                 }
                 group.addTask { [self] in

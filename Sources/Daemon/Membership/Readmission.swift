@@ -11,7 +11,8 @@ internal import X509
 struct Readmission: Sendable {
     static let limits = HTTPLimits(
         connect: .seconds(2), total: .seconds(6), stall: .seconds(6), bodyBytesMax: 1 << 20)
-    static let retryInterval = Duration.seconds(2)
+    /// Between two rounds of asking; the first pause is the shortest, each other one twice as long.
+    static let pauses = Duration.milliseconds(250)...Duration.seconds(4)
 
     let clusterID: String
     let own: NodeID
@@ -45,6 +46,7 @@ struct Readmission: Sendable {
             "this node's certificate has expired, it asks for another one",
             metadata: ["expired": "\(expiry.formatted(.iso8601))"])
         var faults: [String] = []
+        var pause = Self.pauses.lowerBound
         while true {
             do {
                 if try await renew(&faults) { return }
@@ -56,7 +58,8 @@ struct Readmission: Sendable {
             log.warning(
                 "nobody renews this node's certificate yet", metadata: ["tried": "\(faults.joined(separator: "; "))"])
             faults = []
-            try await Task.sleep(for: Self.retryInterval * 2)
+            try await Task.sleep(for: pause)
+            pause = min(pause * 2, Self.pauses.upperBound)
         }
     }
 
