@@ -10,7 +10,7 @@
 /// - Throws: `TestFailure` naming `what`, with the last error, once the deadline has passed.
 @discardableResult
 public func eventually<Value>(
-    _ what: String, within limit: Duration = .seconds(20), every pause: Duration = .milliseconds(25),
+    _ what: String, within limit: Duration = .seconds(60), every pause: Duration = .milliseconds(25),
     isolation: isolated (any Actor)? = #isolation, _ condition: () async throws -> Value?
 ) async throws -> Value {
     let clock = ContinuousClock()
@@ -39,7 +39,7 @@ public struct GiveUp: Error, CustomStringConvertible {
 
 /// `eventually` for a plain yes or no.
 public func eventually(
-    _ what: String, within limit: Duration = .seconds(20), every pause: Duration = .milliseconds(25),
+    _ what: String, within limit: Duration = .seconds(60), every pause: Duration = .milliseconds(25),
     isolation: isolated (any Actor)? = #isolation, _ condition: () async throws -> Bool
 ) async throws {
     try await eventually(what, within: limit, every: pause) { try await condition() ? () : nil }
