@@ -242,7 +242,7 @@ public enum DaemonMain {
                         request, from: member, call: { await duties?.answer($0, from: member) ?? [] },
                         node: { await calls.answer($0, from: member) }) ?? []
                 },
-                snapshot: { try await core.receiveSnapshot(from: $0, $1) }),
+                snapshot: { try await core.transfers.receive(from: $0, $1) }),
             log: log)
     }
 
@@ -437,7 +437,7 @@ private struct CoreService: Service {
                 if let snapshotInterval { group.addTask { await core.keeper.run(every: snapshotInterval) } }
                 if let transport {
                     group.addTask { await core.followLog(over: transport) }
-                    group.addTask { await core.sendSnapshots(over: transport) }
+                    group.addTask { await core.transfers.send(over: transport) }
                     group.addTask { await core.exchangeDigests() }
                     group.addTask { await core.compareStates(every: compareInterval) }
                 }

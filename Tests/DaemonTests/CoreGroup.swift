@@ -41,7 +41,7 @@ final class CoreGroup: Sendable {
                 await withTaskGroup(of: Void.self) { group in
                     group.addTask { await core.forwardOwn() }
                     group.addTask { await core.followLog(over: link) }
-                    group.addTask { await core.sendSnapshots(over: link) }
+                    group.addTask { await core.transfers.send(over: link) }
                     group.addTask { await core.exchangeDigests() }
                 }
             }
@@ -98,7 +98,7 @@ final class CoreGroup: Sendable {
             guard let node = group.reached(member, from: own) else {
                 throw PeerError(.notConnected, "member \(member) is not there")
             }
-            let reception = try await node.core.receiveSnapshot(from: own, source.offer)
+            let reception = try await node.core.transfers.receive(from: own, source.offer)
             var offset = reception.resumeOffset
             while offset < source.offer.bytes {
                 let chunk = try await source.read(offset)

@@ -55,6 +55,8 @@ final class CoreOwner: Sendable {
     let consensus: ConsensusOwner
     let snapshots: SnapshotWorker
     let keeper: SnapshotKeeper
+    /// From this node to others and the other way.
+    let transfers: SnapshotTransfers
     /// Of the log's disk.
     let fsync: LatencyWindow
     let logDirectory: String
@@ -75,11 +77,6 @@ final class CoreOwner: Sendable {
     /// Proposals of this node's own core that another member has to take.
     private let forwards: AsyncStream<[Proposal]>
     private let forwardsInput: AsyncStream<[Proposal]>.Continuation
-    /// Nodes that get a snapshot now.
-    private let sending = Mutex<Set<MemberID>>([])
-    /// Members and observers that need a snapshot.
-    private let lagging: AsyncStream<MemberID>
-    private let laggingInput: AsyncStream<MemberID>.Continuation
     private let comparer: StateComparer
 
     /// Reports of the log's thread, which exists before its owner does.
@@ -150,7 +147,6 @@ final class CoreOwner: Sendable {
         self.log = log
         snapshots = try SnapshotWorker(store: store, dataDirectory: dataDirectory, state: state, log: log)
         keeper = SnapshotKeeper(snapshots, log: log)
-        (lagging, laggingInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(256))
         (forwards, forwardsInput) = AsyncStream.makeStream(bufferingPolicy: .bufferingOldest(4_096))
         writer = try LogWriter(log: file, freeBytesMin: Self.freeBytesMin) { relay.report($0) }
         feed = EntryFeed(writer: writer, proposals: proposals)
@@ -161,6 +157,9 @@ final class CoreOwner: Sendable {
         comparer = StateComparer(own: member, consensus: consensus, snapshots: snapshots, log: log)
         follower = LogFollower(
             node: node, state: state, stateOwner: stateOwner, consensus: consensus, proposals: proposals, log: log)
+        transfers = SnapshotTransfers(
+            snapshots: snapshots, state: state, stateOwner: stateOwner, consensus: consensus, proposals: proposals,
+            comparer: comparer, follower: follower, log: log)
         if recovered.cutTornTail { log.info("cut a record the last crash left unfinished") }
         relay.connect { [weak self] report in self?.logReported(report) }
     }
@@ -241,7 +240,7 @@ final class CoreOwner: Sendable {
                 leadership: { [stateOwner] in stateOwner.put(.event(.leadership($0))) },
                 accepted: { [stateOwner] in stateOwner.put(.event(.accepted($0))) },
                 refused: { [stateOwner] in stateOwner.put(.event(.refused($0))) },
-                snapshot: { [laggingInput] in laggingInput.yield($0) }, membership: { _ in },
+                snapshot: { [transfers] in transfers.want($0) }, membership: { _ in },
                 fail: { [self] in fail($0) }))
         snapshots.start()
         stateOwner.start()
@@ -257,7 +256,7 @@ final class CoreOwner: Sendable {
         writer.shutdown()
         proposals.close()
         forwardsInput.finish()
-        laggingInput.finish()
+        transfers.stop()
         comparer.stop()
         consensus.disconnect()
         stateOwner.disconnect()
@@ -441,7 +440,7 @@ final class CoreOwner: Sendable {
             let status = consensus.status
             let isObserver = status.configuration?.membership.contains(member) == false
             guard !status.isObserver, status.isLeader || isObserver else { return [0] }
-            laggingInput.yield(member)
+            transfers.want(member)
             return [1]
         case .call(let body): return await call(body)
         case .node(let body): return await node(body)
@@ -665,64 +664,6 @@ final class CoreOwner: Sendable {
             } catch {
                 log.warning("the log could not be cut", metadata: ["error": "\(error)"])
             }
-        }
-    }
-
-    /// Sends snapshots to nodes that need one, until the node stops.
-    func sendSnapshots(over transport: any PeerLink) async {
-        await withDiscardingTaskGroup { group in
-            for await member in lagging {
-                group.addTask { [self] in await sendSnapshot(to: member, over: transport) }
-            }
-        }
-    }
-
-    private func sendSnapshot(to member: MemberID, over transport: any PeerLink) async {
-        // Whoever asks again while one is on its way waits for that.
-        guard sending.withLock({ $0.insert(member).inserted }) else { return }
-        defer { sending.withLock { _ = $0.remove(member) } }
-        let status = consensus.status
-        do {
-            let (source, meta) = try await snapshots.source(
-                term: status.term, applied: proposals.appliedIndex, logBase: status.baseIndex)
-            log.info("sends a snapshot", metadata: ["member": "\(member)", "index": "\(meta.position.index)"])
-            let verdict = try await transport.sendSnapshot(source, to: member)
-            log.info("snapshot sent", metadata: ["member": "\(member)", "verdict": "\(verdict)"])
-            consensus.put(.snapshotSent(to: member, meta, succeeded: verdict == .accepted))
-        } catch {
-            log.warning(
-                "a snapshot could not be sent, will retry", metadata: ["member": "\(member)", "error": "\(error)"])
-            let origin = SnapshotMeta(
-                position: .origin, configuration: ConfigurationPoint(index: 0, membership: Membership(voters: [])))
-            consensus.put(.snapshotSent(to: member, origin, succeeded: false))
-        }
-    }
-
-    /// What the leader sends because the log no longer holds what this member lacks, or any member because this observer
-    /// asked for it.
-    func receiveSnapshot(from member: MemberID, _ offer: SnapshotOffer) async throws -> any SnapshotReception {
-        let status = consensus.status
-        let replaces = comparer.isWrong || (status.isObserver && follower.isDiverged)
-        let have = status.isObserver ? proposals.appliedIndex : status.commitIndex
-        guard offer.term >= status.term, replaces || offer.meta.position.index > have
-        else { throw PeerError(.refused, "the snapshot ends before what this member has") }
-        let clusterID = try await state.read { try $0.meta().clusterID }
-        log.info("receives a snapshot", metadata: ["member": "\(member)", "index": "\(offer.meta.position.index)"])
-        guard status.isObserver else {
-            return try await snapshots.receive(offer, clusterID: clusterID) { [consensus] manifest in
-                consensus.put(
-                    .snapshotReceived(from: member, term: offer.term, manifest.meta, replacesState: replaces))
-            }
-        }
-        guard follower.begin() else { throw PeerError(.busy, "another snapshot arrives already") }
-        do {
-            let reception = try await snapshots.receive(offer, clusterID: clusterID) { [stateOwner] manifest in
-                stateOwner.put(.replace(manifest.meta, isForced: replaces))
-            }
-            return ObserverReception(reception, ended: { [follower] in follower.end() })
-        } catch {
-            follower.end()
-            throw error
         }
     }
 }
