@@ -31,6 +31,27 @@ struct PeerTransportTests {
         }
     }
 
+    @Test func `what is committed, told alone, arrives all the same, and before what was sent after it`() async throws {
+        try await withPeers { world in
+            let (a, b) = (try await world.member(1, "a"), try await world.member(2, "b"))
+            try world.introduce(a, b)
+            try await connected(a, b)
+            var sent: [Message] = []
+            for round in UInt64(1)...30 {
+                // Alone, one after the other, with something behind it, and to one that has just asked.
+                var next = [Message(from: 1, to: 2, term: 1, body: .commit(round))]
+                if round % 3 == 0 { next.append(Message(from: 1, to: 2, term: 1, body: .commit(round + 1))) }
+                if round % 5 == 0 { next.append(heartbeat(1, 2, round: round)) }
+                if round % 7 == 0 { _ = try await b.transport.forward([1], to: 1, deadline: .seconds(20)) }
+                for message in next { a.transport.send([message]) }
+                sent += next
+                if round % 2 == 0 { try await eventually("they arrive") { b.recorder.messages.count == sent.count } }
+            }
+            try await eventually("all arrive") { b.recorder.messages.count >= sent.count }
+            #expect(b.recorder.messages == sent)
+        }
+    }
+
     @Test func `a message as large as one may be arrives`() async throws {
         try await withPeers { world in
             let (a, b) = (try await world.member(1, "a"), try await world.member(2, "b"))

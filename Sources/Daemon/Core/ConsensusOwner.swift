@@ -9,8 +9,8 @@ internal import Synchronization
 /// The one owner of the consensus core: feeds inputs in and hands outputs on, one turn after the other, and never waits
 /// for a disk.
 ///
-/// Turns are made by a thread of its own, for ticks and whatever waits, or by an event loop that brings an input while
-/// nobody is at the core: one client alone does not wait until a thread wakes. Writes go to the log's thread, committed
+/// Turns are made by a thread of its own, for ticks and whatever waits, or by an event loop or the log's thread that brings an
+/// input while nobody is at the core: one client alone does not wait until a thread wakes. Writes go to the log's thread, committed
 /// entries to the state's, messages to the peers. Messages a write unlocks leave from the log's thread, so that an
 /// acknowledgement does not wait for a turn.
 ///

@@ -175,7 +175,8 @@ final class CoreOwner: Sendable {
         switch report {
         case .persisted(let receipt, let unlocked):
             consensus.send(unlocked)
-            consensus.put(.persisted(receipt))
+            // On this thread, if nobody is at the core: another one would have to wake first.
+            consensus.take([.persisted(receipt)])
             let wasFull = condition.withLock { condition in
                 defer { condition = nil }
                 return condition != nil

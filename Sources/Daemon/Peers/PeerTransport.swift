@@ -382,7 +382,12 @@ final class PeerTransport: Service {
             return .success(stream)
         case .forward:
             return .success(
-                ForwardReceiver(peer, limits: ground.limits, serve: events.request, ended: { _ in }))
+                ForwardReceiver(
+                    peer, limits: ground.limits,
+                    serve: { [weak self, events] member, request in
+                        self?.state.withLock { $0.links[member]?.raft }?.isAsked()
+                        return await events.request(member, request)
+                    }, ended: { _ in }))
         case .snapshot:
             let isTaken = state.withLock { state in
                 guard state.incoming < ground.limits.snapshotsIncomingMax else { return false }

@@ -6,12 +6,20 @@ internal import Synchronization
 /// Messages to one peer: queued from any thread, sent in bursts on the connection's loop.
 ///
 /// Bounded in bytes and number; beyond it, and while there is no connection, messages are lost and counted.
+///
+/// What is committed, alone, waits a moment for something to go with: mostly the next entry takes it along, which spares both
+/// sides a message for each write of a lone client. A peer that has just asked for something is waiting for it and gets it at once.
 final class RaftLink: Sendable {
+    static let commitPause = TimeAmount.microseconds(500)
+    /// After a peer's question, in milliseconds of `Clock.monotonic`.
+    static let promptMilliseconds: Int64 = 20
+
     let peer: Peer
     private let limits: PeerLimits
     private let state = Mutex(State())
     private let stream: RaftLinkStream
     private let dialler: Dialer
+    private let promptUntil = Atomic<Int64>(0)
 
     fileprivate struct State {
         var waiting: [Message] = []
@@ -20,6 +28,8 @@ final class RaftLink: Sendable {
         var count = 0
         var isOpen = false
         var isScheduled = false
+        /// What waits is sent after a pause.
+        var isPausing = false
         var dropped: UInt64 = 0
         var sent: UInt64 = 0
         var roundTripNanoseconds: Int64?
@@ -66,15 +76,32 @@ final class RaftLink: Sendable {
         }
     }
 
+    /// The peer asked this member for something, and may wait for what is committed now. Any thread; never blocks.
+    func isAsked() { promptUntil.store(Clock.monotonic() + Self.promptMilliseconds, ordering: .relaxed) }
+
+    private enum Due {
+        case now, afterPause, never
+    }
+
     /// Any thread; never blocks.
     func send(_ messages: some Sequence<Message>) {
-        let isDue = state.withLock { state in
+        let canWait = messages.allSatisfy(\.tellsCommitOnly)
+        let isPrompt = !canWait || Clock.monotonic() < promptUntil.load(ordering: .relaxed)
+        let due = state.withLock { state -> Due in
             for message in messages { enqueue(message, &state) }
-            guard state.isOpen, !state.isScheduled, !state.waiting.isEmpty else { return false }
+            guard state.isOpen, !state.isScheduled, !state.waiting.isEmpty else { return .never }
+            guard isPrompt else {
+                defer { state.isPausing = true }
+                return state.isPausing ? .never : .afterPause
+            }
             state.isScheduled = true
-            return true
+            return .now
         }
-        if isDue { stream.loop.execute { [stream] in stream.drain() } }
+        switch due {
+        case .now: stream.loop.execute { [stream] in stream.drain() }
+        case .afterPause: stream.loop.execute { [stream] in stream.drainSoon() }
+        case .never: break
+        }
     }
 
     private func enqueue(_ message: Message, _ state: inout State) {
@@ -133,9 +160,12 @@ final class RaftLink: Sendable {
         state.withLock { $0.refusal = isForGood ? error.message : nil }
     }
 
+    fileprivate var isPausing: Bool { state.withLock { $0.isPausing } }
+
     fileprivate func takeWaiting() -> [Message] {
         state.withLock { state in
             state.isScheduled = false
+            state.isPausing = false
             defer { state.waiting = [] }
             return state.waiting
         }
@@ -161,6 +191,12 @@ final class RaftLink: Sendable {
     }
 }
 
+extension Message {
+    fileprivate var tellsCommitOnly: Bool {
+        if case .commit = body { true } else { false }
+    }
+}
+
 /// The sending end of a raft stream. Touched on `loop` only; hence `@unchecked Sendable`, to be hopped to.
 private final class RaftLinkStream: PeerStream, @unchecked Sendable {
     /// Encoded and given to TLS at a time, in bytes.
@@ -172,6 +208,7 @@ private final class RaftLinkStream: PeerStream, @unchecked Sendable {
     var lost: @Sendable (MemberID) -> Void = { _ in }
     private var connection: PeerConnection?
     private var backlog: ArraySlice<Message> = []
+    private var pause: Scheduled<Void>?
 
     init(loop: any EventLoop) {
         self.loop = loop
@@ -204,7 +241,15 @@ private final class RaftLinkStream: PeerStream, @unchecked Sendable {
         if let link { lost(link.peer.id) }
     }
 
+    func drainSoon() {
+        // What came meanwhile took it along.
+        guard pause == nil, link?.isPausing == true else { return }
+        pause = loop.scheduleTask(in: RaftLink.commitPause) { [self] in drain() }
+    }
+
     func drain() {
+        pause?.cancel()
+        pause = nil
         guard let connection, let link else { return }
         let fresh = link.takeWaiting()
         if backlog.isEmpty { backlog = fresh[...] } else { backlog.append(contentsOf: fresh) }

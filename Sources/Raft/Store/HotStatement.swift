@@ -2,7 +2,7 @@
 internal import GRDB
 internal import GRDBSQLite
 
-/// A statement that writes, run thousands of times a second: bound and stepped by SQLite itself.
+/// A statement run thousands of times a second: bound and stepped by SQLite itself.
 ///
 /// GRDB makes an array of values, checks it against the statement and copies each text twice, which takes longer than
 /// SQLite needs. Of GRDB's own the connection, the transaction and the cache of compiled statements stay.
@@ -39,15 +39,36 @@ struct HotStatement: ~Copyable {
         note(result)
     }
 
+    /// For a statement that writes.
     /// - Returns: rows changed.
     /// - Throws: `DatabaseError`.
     consuming func run() throws -> Int {
+        let (connection, sql) = (db.sqliteConnection, sql)
+        guard try step({ _ in }) == SQLITE_DONE else {
+            throw DatabaseError(resultCode: .SQLITE_MISUSE, message: "it gives rows", sql: sql)
+        }
+        return Int(sqlite3_changes(connection))
+    }
+
+    /// For a statement that reads.
+    /// - Parameter count: of the first columns, all of them integers.
+    /// - Returns: nil when there is no row.
+    /// - Throws: `DatabaseError`.
+    consuming func firstRow(integers count: Int32) throws -> [Int64]? {
+        var row: [Int64]?
+        _ = try step { handle in row = (0..<count).map { sqlite3_column_int64(handle, $0) } }
+        return row
+    }
+
+    /// - Parameter read: called with a row, if there is one.
+    private consuming func step(_ read: (SQLiteStatement) -> Void) throws -> Int32 {
         precondition(bound == sqlite3_bind_parameter_count(handle), "\(bound) values for: \(sql)")
+        var result = SQLITE_DONE
         if status == SQLITE_OK {
-            let result = sqlite3_step(handle)
+            result = sqlite3_step(handle)
+            if result == SQLITE_ROW { read(handle) }
             // The reset repeats the step's error with its details.
             status = sqlite3_reset(handle)
-            if status == SQLITE_OK, result != SQLITE_DONE { status = SQLITE_MISUSE }
         }
         // What was bound is not kept for the next to use.
         sqlite3_clear_bindings(handle)
@@ -55,7 +76,7 @@ struct HotStatement: ~Copyable {
             throw DatabaseError(
                 resultCode: ResultCode(rawValue: status), message: db.lastErrorMessage, sql: sql)
         }
-        return Int(sqlite3_changes(db.sqliteConnection))
+        return result
     }
 
     private mutating func note(_ result: Int32) {

@@ -116,14 +116,13 @@ private struct ApplyBatch {
     init(_ db: Database) throws {
         self.db = db
         applier = Applier(db: db)
-        guard
-            let row = try db.row(
-                "SELECT applied_index, applied_term, log_time, events_compacted FROM meta WHERE id = 1")
-        else { throw CorruptRow("meta", "no row") }
-        applied = row.index("applied_index")
-        term = row.index("applied_term")
-        logTime = row.time("log_time")
-        eventsCompacted = row.index("events_compacted")
+        let statement = try HotStatement(
+            db, "SELECT applied_index, applied_term, log_time, events_compacted FROM meta WHERE id = 1")
+        guard let row = try statement.firstRow(integers: 4) else { throw CorruptRow("meta", "no row") }
+        applied = UInt64(bitPattern: row[0])
+        term = UInt64(bitPattern: row[1])
+        logTime = Timestamp(milliseconds: row[2])
+        eventsCompacted = UInt64(bitPattern: row[3])
     }
 
     mutating func apply(
@@ -142,12 +141,13 @@ private struct ApplyBatch {
             if applied % Self.trimIndexes == 0 { try trim() }
         }
         guard applied > before else { return }
-        try db.run(
-            "UPDATE meta SET applied_index = ?, applied_term = ?, log_time = ?, events_compacted = ? WHERE id = 1",
-            [
-                Int64(bitPattern: applied), Int64(bitPattern: term), logTime.milliseconds,
-                Int64(bitPattern: eventsCompacted),
-            ])
+        var statement = try HotStatement(
+            db, "UPDATE meta SET applied_index = ?, applied_term = ?, log_time = ?, events_compacted = ? WHERE id = 1")
+        statement.bind(Int64(bitPattern: applied))
+        statement.bind(Int64(bitPattern: term))
+        statement.bind(logTime.milliseconds)
+        statement.bind(Int64(bitPattern: eventsCompacted))
+        _ = try statement.run()
     }
 
     private mutating func apply(_ command: Command, _ touched: inout Touched) throws -> Applied {
