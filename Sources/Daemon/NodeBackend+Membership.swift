@@ -206,7 +206,8 @@ extension NodeBackend {
             }
         } catch {
             log.warning(
-                "a machine's question was refused", metadata: ["name": "\(question.name)", "why": "\(error.detail)"])
+                "a machine's question was refused",
+                metadata: ["name": "\(Validation.shown(question.name))", "why": "\(error.detail)"])
             throw error
         }
         var answer = PreflightAnswer(
@@ -306,6 +307,7 @@ extension NodeBackend {
 
     func rotateJoinToken(_ id: String?) async throws -> JoinTokenView {
         _ = try duties()
+        try await catchUp()
         let now = Clock.now()
         let good = try await state.read { try $0.joinTokens() }.filter { $0.expiresAt > now }
         if id == nil, good.count != 1 {
@@ -356,6 +358,7 @@ extension NodeBackend {
     }
 
     func revokeJoinToken(_ id: String) async throws -> UInt64 {
+        try await catchUp()
         guard try await state.read({ try $0.joinToken(id) }) != nil else {
             throw Problem(.notFound, "no join token `\(id)`", hint: "`hivemind cluster token ls` shows them")
         }
@@ -380,7 +383,8 @@ extension NodeBackend {
     }
 
     /// Before a change that depends on what is known here.
-    private func catchUp() async throws {
+    /// For a write that depends on what the state says: this node's may be behind.
+    func catchUp() async throws {
         // Reading what is old, as the read's own advice has it, would not do.
         do { _ = try await readBarrier(.linearizable) } catch let problem as Problem where problem.code == .noLeader {
             throw CoreOwner.noLeader

@@ -50,6 +50,7 @@ extension NodeBackend {
 
     func renewCertificates(_ request: CertificateRenewRequest) async throws -> CertificatesView {
         _ = try duties()
+        try await catchUp()
         var nodes: [NodeID] = []
         if let names = request.nodes {
             for name in names { nodes.append(try await nodeRow(name).id) }

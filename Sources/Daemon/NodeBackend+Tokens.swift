@@ -92,6 +92,7 @@ extension NodeBackend {
     }
 
     func revokeAPIToken(_ id: String) async throws -> UInt64 {
+        try await catchUp()
         guard try await state.read({ try $0.apiToken(id) }) != nil else {
             throw Problem(
                 .notFound, "no API token \(Validation.shown(id))", hint: "`hivemind auth token ls` shows them")

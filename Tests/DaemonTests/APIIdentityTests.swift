@@ -191,6 +191,25 @@ import Testing
         }
     }
 
+    @Test func `a stream without an end goes on as long as its token is good`() async throws {
+        let (worker, admin) = (try #require(house.worker), try #require(house.admin))
+        var limits = RequestLimits()
+        (limits.bookmark, limits.recheck) = (.milliseconds(50), .milliseconds(50))
+        try await withListener(limits: limits) { listener in
+            let path = listener.directory.file("events")
+            let stream = Task {
+                try await listener.request("GET", "/v1/events", token: worker.text, body: nil, "-N", "-o", path)
+            }
+            try await eventually("it says something") {
+                (FileManager.default.contents(atPath: path)?.count ?? 0) > 0
+            }
+            #expect(try await listener.request("DELETE", "/v1/tokens/\(worker.id)", token: admin.text).status == 204)
+            do {
+                Issue.record("the body is left unfinished, not ended: \(try await stream.value)")
+            } catch { #expect(!"\(error)".contains("timed out"), "\(error)") }
+        }
+    }
+
     @Test func `the certificate of a node is an admin's, that of a removed one or of another cluster is none`()
         async throws
     {

@@ -33,6 +33,17 @@ import Testing
     }
 
     @Test(arguments: [
+        "SELECT * FROM api_tokens", "SELECT a.name FROM apps a, \"AUTHORITIES\"", "SELECT count(*) FROM join_tokens",
+        "WITH g(role) AS (VALUES ('admin')) SELECT count(*) FROM g JOIN api_tokens USING (role)",
+    ])
+    func `tables with secrets are for admins`(sql: String) async throws {
+        let state = try StateMachine(path: nil)
+        _ = try await state.query(sql)
+        let problem = await #expect(throws: Problem.self) { try await state.query(sql, withSecrets: false) }
+        #expect(problem?.code == .forbidden)
+    }
+
+    @Test(arguments: [
         "SELECT count(*) FROM apps", "select 1", "/* all */ -- of them\n select name from apps;",
         "WITH x(n) AS (SELECT 1) SELECT n FROM x", "VALUES (1), (2)", "EXPLAIN QUERY PLAN SELECT 1",
     ])

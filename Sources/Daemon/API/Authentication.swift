@@ -19,15 +19,23 @@ enum Authentication: Sendable {
     static let header = "Bearer "
 
     /// - Throws: `unauthenticated`, saying whether the token is absent, malformed, unknown or expired.
-    func caller(_ request: Request, _ backend: any Backend, _ channel: any Channel) async throws -> Caller {
+    func caller(_ headers: HTTPFields, _ backend: any Backend, _ channel: any Channel) async throws -> Caller {
         switch self {
         case .socket: return .root
         case .remote:
-            if let text = request.headers[.authorization] { return try await Self.caller(text, backend) }
+            if let text = headers[.authorization] { return try await Self.caller(text, backend) }
             if let caller = try await Self.caller(certificateOf: channel, backend) { return caller }
             throw Problem(
                 .unauthenticated, "the request has no token", hint: "send `Authorization: Bearer hm_…`; \(Self.advice)")
         }
+    }
+
+    /// For what goes on after its head: nil when whoever asked may do so for ever.
+    func watch(
+        _ headers: HTTPFields, _ backend: any Backend, _ channel: any Channel
+    ) -> (@Sendable () async throws -> Void)? {
+        guard case .remote = self else { return nil }
+        return { _ = try await caller(headers, backend, channel) }
     }
 
     private static let advice = "an admin makes one on a node: hivemind auth token create"

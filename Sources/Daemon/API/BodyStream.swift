@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import HummingbirdCore
+internal import Model
 internal import NIOCore
 internal import ServiceLifecycle
 
@@ -18,10 +19,13 @@ extension BodySource {
     var resumes: Bool { false }
 }
 
-/// Sends the body of one source until it ends, the client goes away or shutdown begins.
+/// Sends the body of one source until it ends, the client goes away, may not have it any more, or shutdown begins.
 struct BodyStream: Sendable {
     let source: any BodySource
     let limits: RequestLimits
+    /// Asked of a source without an end every so often: throws `unauthenticated` when the client's token or certificate is not
+    /// good any more. Nil: it stays good.
+    let mayGoOn: (@Sendable () async throws -> Void)?
 
     /// - Throws: what the source threw. The body is left unfinished then, which tells the client that something is missing.
     func send(to writer: any ResponseBodyWriter, of request: Request, on channel: any Channel) async throws {
@@ -41,9 +45,29 @@ struct BodyStream: Sendable {
 
     private func sendUntilShutdown(_ writer: BodyStreamWriter) async throws {
         do {
-            try await cancelWhenGracefulShutdown { try await source.produce(to: writer, limits: limits) }
+            try await cancelWhenGracefulShutdown { try await produce(to: writer) }
         } catch is CancellationError where Task.isShuttingDownGracefully {
             // What was sent is whole: the client may go on elsewhere.
+        }
+    }
+}
+
+extension BodyStream {
+    private func produce(to writer: BodyStreamWriter) async throws {
+        guard source.isEndless, let mayGoOn else { return try await source.produce(to: writer, limits: limits) }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await source.produce(to: writer, limits: limits) }
+            group.addTask {
+                while true {
+                    try await Task.sleep(for: limits.recheck)
+                    do { try await mayGoOn() } catch {
+                        // That nobody can tell now is no refusal.
+                        if (error as? Problem)?.code == .unauthenticated { throw error }
+                    }
+                }
+            }
+            defer { group.cancelAll() }
+            try await group.next()
         }
     }
 }

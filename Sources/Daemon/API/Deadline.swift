@@ -19,6 +19,8 @@ struct RequestLimits: Sendable {
     var stall: Duration = .seconds(60)
     /// Streams without an end at once: events and followed logs. More are refused as busy, so that requests have connections.
     var streamsMax = 512
+    /// Between two looks at whether who reads such a stream still may.
+    var recheck: Duration = .seconds(2)
     /// JSON bodies.
     var jsonBytesMax = 4 << 20
     /// Image archives.

@@ -36,7 +36,7 @@ enum MembershipRoutes {
             Route(.delete, "/v1/cluster/tokens/{id}") { request in
                 APIReply(.noContent, index: try await request.backend.revokeJoinToken(request.names["id"] ?? ""))
             },
-            Route(.post, "/v1/cluster/tokens/rotate", reads: .linearizable) { request in
+            Route(.post, "/v1/cluster/tokens/rotate") { request in
                 let token = try await request.backend.rotateJoinToken(nil)
                 return try .json(token, .created, index: await request.backend.appliedIndex())
             },

@@ -75,7 +75,7 @@ struct Responder: Sendable {
         _ channel: any Channel, _ started: NIODeadline
     ) async throws -> APIReply {
         let (route, names) = try routes.find(request.method, path: request.uri.path)
-        let caller = route.isPublic ? .nobody : try await authentication.caller(request, backend, channel)
+        let caller = route.isPublic ? .nobody : try await authentication.caller(request.headers, backend, channel)
         var context = try APIRequest(
             id: id, backend: backend, metrics: metrics, caller: caller, names: names, query: request.uri.query,
             headers: request.headers)
@@ -86,7 +86,8 @@ struct Responder: Sendable {
         if route.body != .none {
             var reader = BodyReader(request, deadline: deadline)
             defer { body = reader }
-            try reader.refuse(above: route.body == .json ? Int64(limits.jsonBytesMax) : limits.archiveBytesMax)
+            let jsonBytesMax = route.isPublic ? Int(Self.strangerBytesMax) : limits.jsonBytesMax
+            try reader.refuse(above: route.body == .json ? Int64(jsonBytesMax) : limits.archiveBytesMax)
             if request.headers[.expect]?.lowercased() == "100-continue" {
                 try await writer.writeInformationalHead(HTTPResponse(status: .continue))
             }
@@ -94,14 +95,14 @@ struct Responder: Sendable {
             let timer = channel.eventLoop.scheduleTask(deadline: deadline) { channel.close(mode: .input, promise: nil) }
             defer { timer.cancel() }
             if route.body == .json {
-                context.body = try await reader.collect(upTo: limits.jsonBytesMax)
+                context.body = try await reader.collect(upTo: jsonBytesMax)
             } else {
                 context.archive = try await spool.store(&reader)
             }
         }
 
         let ready = context
-        let identity = try RequestIdentity.of(request)
+        let identity = try RequestIdentity.of(request, namespace: try context.namespaceFilter())
         let result: Result<APIReply, any Error>
         do {
             result = .success(
@@ -160,8 +161,11 @@ struct Responder: Sendable {
             defer { metrics.streamEnded() }
             let bodyWriter = try await writer.writeHead(HTTPResponse(status: reply.status, headerFields: reply.headers))
             do {
-                try await BodyStream(source: source, limits: limits).send(to: bodyWriter, of: request, on: channel)
+                try await BodyStream(
+                    source: source, limits: limits, mayGoOn: authentication.watch(request.headers, backend, channel)
+                ).send(to: bodyWriter, of: request, on: channel)
             } catch {
+                if let problem = error as? Problem { authentication.note(problem, request, channel) }
                 logger.debug("stream ended early", metadata: ["request": "\(id)", "error": "\(error)"])
                 throw error
             }

@@ -9,7 +9,7 @@ enum SecurityRoutes {
             let view = try await request.backend.certificates()
             return try .json(view, index: view.index)
         },
-        Route(.post, "/v1/security/certificates/renew", body: .json, reads: .linearizable) { request in
+        Route(.post, "/v1/security/certificates/renew", body: .json) { request in
             let wanted =
                 request.body.readableBytes > 0
                 ? try request.json(CertificateRenewRequest.self) : CertificateRenewRequest()

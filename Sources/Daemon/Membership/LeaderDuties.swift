@@ -152,7 +152,8 @@ final class LeaderDuties: Service {
         let token = try await state.read { try $0.joinToken(application.tokenId) }
         do throws(Problem) { try Self.check(token, secret: application.secret) } catch {
             log.warning(
-                "a machine was not let in: its join token is not known", metadata: ["name": "\(application.name)"])
+                "a machine was not let in: its join token is not known",
+                metadata: ["name": "\(Validation.shown(application.name))"])
             throw error
         }
         if let finding = Self.versionFinding(application.version) ?? Self.clockFinding(application.now) {
