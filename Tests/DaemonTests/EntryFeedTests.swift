@@ -47,6 +47,7 @@ import Testing
 
     @Test func `only what is applied is told, in pieces of bounded size`() async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let all = Self.entries(1...9, bytes: 400_000)
         let source = try await Source(directory.path + "/log", entries: all)
         defer { source.writer.shutdown() }
@@ -70,6 +71,7 @@ import Testing
 
     @Test func `an entry above the size of an answer comes alone`() async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let all = Self.entries(1...3, bytes: EntryFeed.answerBytesMax + 1)
         let source = try await Source(directory.path + "/log", entries: all)
         defer { source.writer.shutdown() }
@@ -79,6 +81,7 @@ import Testing
 
     @Test func `a question waits until something is applied`() async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let all = Self.entries(1...3)
         let source = try await Source(directory.path + "/log", entries: all)
         defer { source.writer.shutdown() }
@@ -104,6 +107,7 @@ import Testing
 
     @Test func `a follower from before the log's beginning, or of another history, needs a snapshot`() async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let all = Self.entries(101...105, term: 7)
         let source = try await Source(directory.path + "/log", base: at(100, 6), entries: all)
         defer { source.writer.shutdown() }
@@ -147,6 +151,7 @@ import Testing
 
     @Test func `a state made of the answers of a real member equals the member's`() async throws {
         let directory = try TemporaryDirectory()
+        defer { directory.remove() }
         let membership = Membership(voters: [1])
         let state = try StateMachine(path: directory.path + "/state.sqlite", initialMembership: membership)
         let core = try CoreOwner(
